@@ -1,0 +1,6 @@
+#!/bin/sh
+set -eu
+cd "$(dirname "$0")"
+. ../common.sh
+
+build_c toolbox -O2

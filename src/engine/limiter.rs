@@ -1,0 +1,111 @@
+//! What one instance may hold: all its memories and tables together.
+//!
+//! wasmtime's own `StoreLimits` counts each memory by itself, so a module with several could hold
+//! several times its size.
+
+use super::MemoryBudget;
+use super::ending::Stop;
+use super::flavour::TABLE_ELEMENTS_MAX;
+use std::sync::Arc;
+
+/// What a table element is charged, in bytes: a pointer.
+const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
+
+/// Sums what an instance holds, charges it to the machine's budget, and remembers a refusal.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    budget: Arc<MemoryBudget>,
+    cap: u64,
+    held: u64,
+    refused: bool,
+}
+
+impl Limiter {
+    pub(super) fn new(cap: u64, budget: Arc<MemoryBudget>) -> Self {
+        Self { budget, cap, held: 0, refused: false }
+    }
+
+    /// Whether a growth past the cap was refused.
+    pub(super) fn refused(&self) -> bool {
+        self.refused
+    }
+
+    /// The most that was held. Memories and tables never shrink, so it is what is held now.
+    pub(super) fn peak(&self) -> u64 {
+        self.held
+    }
+
+    fn grow(&mut self, current: usize, desired: usize) -> wasmtime::Result<bool> {
+        let more = desired.saturating_sub(current) as u64;
+        if self.held.saturating_add(more) > self.cap {
+            self.refused = true;
+            return Ok(false);
+        }
+        if !self.budget.charge(more) {
+            return Err(Stop::MemoryBudget.into());
+        }
+        self.held += more;
+        Ok(true)
+    }
+}
+
+impl wasmtime::ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        // Past the module's own maximum wasmtime refuses by itself: that is no limit of ours.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        self.grow(current, desired)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        if desired > TABLE_ELEMENTS_MAX {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.grow(current * TABLE_ELEMENT_BYTES, desired * TABLE_ELEMENT_BYTES)
+    }
+}
+
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        self.budget.release(self.held);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wasmtime::ResourceLimiter as _;
+
+    #[test]
+    fn memories_and_tables_are_summed_and_the_cap_is_exact() {
+        let budget = Arc::new(MemoryBudget::new(1 << 20));
+        let mut limiter = Limiter::new(128 << 10, Arc::clone(&budget));
+        assert!(limiter.memory_growing(0, 64 << 10, None).unwrap());
+        assert!(limiter.table_growing(0, 8 << 10, None).unwrap());
+        assert!(!limiter.refused());
+        assert!(!limiter.table_growing(8 << 10, (8 << 10) + 1, None).unwrap());
+        assert!(limiter.refused());
+        assert_eq!((limiter.peak(), budget.charged()), (128 << 10, 128 << 10));
+        drop(limiter);
+        assert_eq!(budget.charged(), 0);
+    }
+
+    #[test]
+    fn a_growth_past_the_budget_stops_the_guest() {
+        let mut limiter = Limiter::new(u64::MAX, Arc::new(MemoryBudget::new(100)));
+        let error = limiter.memory_growing(0, 101, None).unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(Stop::MemoryBudget)));
+    }
+
+    #[test]
+    fn the_modules_own_maximum_is_no_refusal_of_ours() {
+        let mut limiter = Limiter::new(10, Arc::new(MemoryBudget::new(100)));
+        assert!(!limiter.memory_growing(0, 11, Some(5)).unwrap());
+        assert!(!limiter.refused());
+    }
+}

@@ -1,0 +1,157 @@
+//! Bytes in, an [`Outcome`] out: the only room that names wasmtime.
+//!
+//! [`Engine`] compiles a module, loads what was compiled, and runs it, each time in a sandbox that
+//! nothing else has used. It knows no HTTP, no names and no store. What a guest may hold and how long
+//! it may take come in as [`Limits`]; every way to end is a [`Ending`](crate::domain::Ending).
+
+mod budget;
+mod ending;
+mod error;
+mod flavour;
+mod inspect;
+mod limiter;
+mod sandbox;
+mod stdio;
+mod ticker;
+mod turns;
+
+pub use budget::MemoryBudget;
+pub use error::{CompileError, Error, Rejected};
+pub use flavour::Flavour;
+pub use sandbox::Invocation;
+
+use crate::domain::{Limits, MB, ModuleInfo, Outcome};
+use flavour::Flavoured;
+use inspect::KnownImports;
+use sandbox::Sandbox;
+use std::num::NonZeroU32;
+use std::sync::{Arc, OnceLock};
+use ticker::Ticker;
+use turns::Turns;
+
+/// Functions with at least this much memory run beside the others, not among them: one bulk memory
+/// instruction of theirs can hold a thread for seconds.
+pub const LARGE_MEMORY_BYTES: u64 = 1024 * MB;
+
+/// What an [`Engine`] is made with.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Instances that may live at once, of one flavour.
+    pub instances_max: NonZeroU32,
+    /// What all instances together may hold, in bytes.
+    pub memory_budget_bytes: u64,
+    /// Threads that guests run on: what is shared out between those that run long.
+    pub threads: usize,
+}
+
+/// The compiler and the runtime. A cheap clone of one shared engine.
+#[derive(Clone)]
+pub struct Engine(Arc<Shared>);
+
+struct Shared {
+    settings: Settings,
+    /// Made when first asked for: a pool reserves address space.
+    flavours: Arc<[OnceLock<Flavoured>; Flavour::ALL.len()]>,
+    known_imports: KnownImports,
+    budget: Arc<MemoryBudget>,
+    small: Arc<Turns>,
+    large: Arc<Turns>,
+    ticker: Ticker,
+}
+
+/// A compiled module, linked and ready: all that does not change from call to call. A cheap clone.
+#[derive(Clone)]
+pub struct Program(Arc<Linked>);
+
+struct Linked {
+    pre: wasmtime::InstancePre<Sandbox>,
+    start: wasmtime::ModuleExport,
+}
+
+impl Engine {
+    /// Makes an engine and starts its ticker.
+    ///
+    /// # Errors
+    /// When the host cannot run it: no address space for the pool, or no thread.
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let budget = Arc::new(MemoryBudget::new(settings.memory_budget_bytes));
+        let flavours: Arc<[OnceLock<Flavoured>; Flavour::ALL.len()]> = Arc::default();
+        let plain = Flavoured::new(Flavour::ALL[0], settings.instances_max)?;
+        let known_imports = KnownImports::of(&plain)?;
+        let _ = flavours[0].set(plain);
+        let small = Arc::new(Turns::new(settings.threads));
+        let large = Arc::new(Turns::new(settings.threads));
+        let ticker = Ticker::start(Arc::clone(&flavours), [Arc::clone(&small), Arc::clone(&large)])?;
+        Ok(Self(Arc::new(Shared { settings, flavours, known_imports, budget, small, large, ticker })))
+    }
+
+    /// Reads what a module is, without compiling it.
+    ///
+    /// # Errors
+    /// Why it is not a module that this engine runs; names the import or export that is missing or unknown.
+    pub fn inspect(&self, wasm: &[u8]) -> Result<ModuleInfo, Rejected> {
+        inspect::inspect(wasm, &self.0.known_imports)
+    }
+
+    /// Compiles a module that [`Engine::inspect`] has accepted, on the calling thread, for seconds if it is
+    /// large. The bytes are native code: they go back to [`Engine::load`] and nowhere else.
+    ///
+    /// # Errors
+    /// [`CompileError::Rejected`] is the author's fault, [`CompileError::Engine`] ours.
+    pub fn compile(&self, wasm: &[u8], flavour: Flavour) -> Result<Vec<u8>, CompileError> {
+        let flavoured = self.flavoured(flavour)?;
+        flavoured.engine.precompile_module(wasm).map_err(|e| CompileError::Rejected(Rejected::from_compiler(&e)))
+    }
+
+    /// Makes a program of compiled bytes.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] when the bytes are of another version of the engine.
+    ///
+    /// # Safety
+    /// The bytes are executed: they must be what [`Engine::compile`] returned, unchanged.
+    pub unsafe fn load(&self, artifact: &[u8], flavour: Flavour) -> Result<Program, Error> {
+        let flavoured = self.flavoured(flavour)?;
+        // SAFETY: the caller's promise is the one that wasmtime asks for.
+        let module = unsafe { wasmtime::Module::deserialize(&flavoured.engine, artifact) }
+            .map_err(|e| Error::Artifact(format!("{e:#}")))?;
+        let start = module
+            .get_export_index(inspect::START)
+            .ok_or_else(|| Error::Artifact(format!("no export {}", inspect::START)))?;
+        let pre = flavoured.linker.instantiate_pre(&module).map_err(|e| Error::Artifact(format!("{e:#}")))?;
+        Ok(Program(Arc::new(Linked { pre, start })))
+    }
+
+    /// Runs a program once, in a sandbox of its own, and takes the sandbox down.
+    ///
+    /// A guest that fails is an [`Outcome`]. The future may be dropped at any await: the guest is then
+    /// stopped and its memory given back. `Usage::duration` is left at zero, since the engine reads no clock.
+    ///
+    /// # Errors
+    /// When the engine itself failed: the guest is not to blame, and may not have run.
+    pub async fn run(&self, program: &Program, invocation: Invocation, limits: &Limits) -> Result<Outcome, Error> {
+        let turns =
+            if limits.memory_bytes >= LARGE_MEMORY_BYTES { &self.0.large } else { &self.0.small };
+        sandbox::run(&program.0, invocation, limits, &self.0.budget, turns).await
+    }
+
+    /// What all running guests hold, and may hold.
+    pub fn memory_budget(&self) -> &MemoryBudget {
+        &self.0.budget
+    }
+
+    /// How often the ticker has ticked: it stands still only when the engine has ended.
+    pub fn ticks(&self) -> u64 {
+        self.0.ticker.ticks()
+    }
+
+    fn flavoured(&self, flavour: Flavour) -> Result<&Flavoured, Error> {
+        let slot = &self.0.flavours[flavour.index()];
+        if let Some(made) = slot.get() {
+            return Ok(made);
+        }
+        // Two threads may both make one; the second is dropped.
+        let made = Flavoured::new(flavour, self.0.settings.instances_max)?;
+        Ok(slot.get_or_init(|| made))
+    }
+}

@@ -1,0 +1,120 @@
+//! One call: a store, a WASI context and an instance that nothing has used before or will use after.
+
+use super::ending::ending;
+use super::limiter::Limiter;
+use super::stdio::{Sink, Stdin, lock};
+use super::turns::{InTurn, Turns};
+use super::{Error, Linked, MemoryBudget};
+use crate::domain::{Limits, Outcome, Usage};
+use bytes::Bytes;
+use std::borrow::Cow;
+use std::sync::Arc;
+use wasmtime::UpdateDeadline;
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::{WasiCtxBuilder, WasiView as _};
+
+/// The most random bytes that one host call gives.
+const RANDOM_BYTES_MAX: u64 = 1 << 20;
+/// The most resources, such as open streams, that one guest may hold.
+const RESOURCES_MAX: usize = 512;
+/// Ticks until a guest first looks up. Not 0: it would stop before its first instruction.
+const TICKS_PER_TURN: u64 = 1;
+
+/// What a guest is given.
+#[derive(Debug, Clone, Default)]
+pub struct Invocation {
+    /// argv.
+    pub args: Vec<String>,
+    /// The whole environment: nothing of the host's is added.
+    pub env: Vec<(Cow<'static, str>, String)>,
+    /// stdin.
+    pub stdin: Bytes,
+    /// stdout and stderr become one stream and report as a terminal.
+    pub tty: bool,
+}
+
+/// What a store holds for the host functions.
+pub(super) struct Sandbox {
+    wasi: WasiP1Ctx,
+    limiter: Limiter,
+}
+
+impl Sandbox {
+    pub(super) fn wasi(&mut self) -> &mut WasiP1Ctx {
+        &mut self.wasi
+    }
+}
+
+pub(super) async fn run(
+    program: &Linked,
+    invocation: Invocation,
+    limits: &Limits,
+    budget: &Arc<MemoryBudget>,
+    turns: &Arc<Turns>,
+) -> Result<Outcome, Error> {
+    let (stdout, stderr, written) = Sink::pair(limits.stdout_bytes, invocation.tty);
+    let mut wasi = WasiCtxBuilder::new()
+        .args(&invocation.args)
+        .envs(&invocation.env)
+        .stdin(Stdin::new(invocation.stdin))
+        .stdout(stdout)
+        .stderr(stderr)
+        .max_random_size(RANDOM_BYTES_MAX)
+        // A guest that sleeps must not hold a thread.
+        .allow_blocking_current_thread(false)
+        .build_p1();
+    wasi.ctx().table.set_max_capacity(RESOURCES_MAX);
+
+    let limiter = Limiter::new(limits.memory_bytes, Arc::clone(budget));
+    let mut store = wasmtime::Store::new(program.pre.module().engine(), Sandbox { wasi, limiter });
+    store.limiter(|sandbox| &mut sandbox.limiter);
+    if let Some(fuel) = limits.fuel {
+        store.set_fuel(fuel.get()).map_err(|e| Error::Sandbox(format!("{e:#}")))?;
+    }
+    // Before instantiation: a start function can loop as well.
+    let turn = turns.begin();
+    let mut ticks = 0;
+    let ticking = Arc::clone(&turn);
+    store.set_epoch_deadline(TICKS_PER_TURN);
+    store.epoch_deadline_callback(move |_| {
+        ticks += 1;
+        Ok(UpdateDeadline::YieldCustom(TICKS_PER_TURN, Box::pin(Arc::clone(&ticking).give_way(ticks))))
+    });
+
+    // At each tick the guest comes back to this clock, which also bounds a wait in a host call.
+    let ended = {
+        let guest = std::pin::pin!(start(program, &mut store));
+        tokio::time::timeout(limits.timeout, InTurn { guest, turn }).await
+    };
+
+    let refused = store.data().limiter.refused();
+    let ending = match ended {
+        Ok(Ok(result)) => ending(result, refused)?,
+        Ok(Err(panic)) => return Err(Error::Panicked(panic_text(panic.as_ref()))),
+        Err(_elapsed) => crate::domain::Ending::TimedOut,
+    };
+    let fuel = limits.fuel.map(|all| all.get() - store.get_fuel().unwrap_or(0).min(all.get()));
+    let memory_peak_bytes = store.data().limiter.peak();
+    drop(store);
+    let mut written = lock(&written);
+    Ok(Outcome {
+        ending,
+        stdout: std::mem::take(&mut written.stdout),
+        stderr: written.take_stderr(),
+        usage: Usage { memory_peak_bytes, fuel, ..Usage::default() },
+    })
+}
+
+async fn start(program: &Linked, store: &mut wasmtime::Store<Sandbox>) -> wasmtime::Result<()> {
+    let instance = program.pre.instantiate_async(&mut *store).await?;
+    let start = instance
+        .get_module_export(&mut *store, &program.start)
+        .and_then(wasmtime::Extern::into_func)
+        .ok_or_else(|| wasmtime::Error::msg("no start function"))?;
+    start.typed::<(), ()>(&*store)?.call_async(&mut *store, ()).await
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}

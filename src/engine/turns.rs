@@ -1,0 +1,166 @@
+//! How guests that run long share the threads with everything that is short.
+//!
+//! A guest runs in the task that serves its caller, so one that computes for seconds would hold a
+//! thread for seconds. At each tick it gives way to all other tasks, and from its third tick on it
+//! needs a turn to go on: there is one less than there are threads, first come, first served, each
+//! for one tick. So one thread is always free for short calls and the API. Only while nothing new
+//! has come for a while may a guest take the spare thread as well.
+//!
+//! Measured with 4 spinning guests on 2 cores, a hello over 8 connections: 140 requests/s with wasmtime's
+//! plain yield, 5 600 with tokio's, 44 000 with turns.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// From which tick on a guest needs a turn.
+const FREE_TICKS: u32 = 3;
+/// For how many ticks no call may have begun before the spare thread is lent: 50 ms.
+const QUIET_TICKS: u64 = 25;
+
+/// The turns of all guests that share one set of threads.
+pub(super) struct Turns {
+    turns: Arc<Semaphore>,
+    spare: Arc<Semaphore>,
+    /// Calls begun since the last tick.
+    begun: AtomicBool,
+    quiet_ticks: AtomicU64,
+}
+
+impl Turns {
+    pub(super) fn new(threads: usize) -> Self {
+        let lent = threads.saturating_sub(1).max(1);
+        Self {
+            turns: Arc::new(Semaphore::new(lent)),
+            spare: Arc::new(Semaphore::new(threads.saturating_sub(lent))),
+            begun: AtomicBool::new(false),
+            quiet_ticks: AtomicU64::new(0),
+        }
+    }
+
+    /// Called at each tick of the clock.
+    pub(super) fn tick(&self) {
+        // Loads before it stores: an idle server's ticks then write to no shared line but their own.
+        if self.begun.load(Ordering::Relaxed) {
+            self.begun.store(false, Ordering::Relaxed);
+            self.quiet_ticks.store(0, Ordering::Relaxed);
+        } else {
+            self.quiet_ticks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A guest begins.
+    pub(super) fn begin(self: &Arc<Self>) -> Arc<Turn> {
+        if !self.begun.load(Ordering::Relaxed) {
+            self.begun.store(true, Ordering::Relaxed);
+        }
+        Arc::new(Turn { turns: Arc::clone(self), held: Mutex::new(None) })
+    }
+
+    async fn take(&self) -> Option<OwnedSemaphorePermit> {
+        if self.quiet_ticks.load(Ordering::Relaxed) >= QUIET_TICKS
+            && let Ok(spare) = Arc::clone(&self.spare).try_acquire_owned()
+        {
+            return Some(spare);
+        }
+        // Never closed, so never an error; without a turn the guest would go on all the same.
+        Arc::clone(&self.turns).acquire_owned().await.ok()
+    }
+}
+
+/// One guest's place: what it holds while it runs, and only then.
+pub(super) struct Turn {
+    turns: Arc<Turns>,
+    held: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl Turn {
+    /// What a guest does at its `tick`th tick: gives way, and waits for its turn if it has run long.
+    pub(super) async fn give_way(self: Arc<Self>, tick: u32) {
+        // wasmtime's own yield comes straight back from tokio's LIFO slot.
+        tokio::task::yield_now().await;
+        if tick >= FREE_TICKS {
+            let turn = self.turns.take().await;
+            self.hold(turn);
+        }
+    }
+
+    fn hold(&self, turn: Option<OwnedSemaphorePermit>) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+    }
+}
+
+/// A guest's future. Whenever it waits, for its turn or for the world, it holds no turn.
+pub(super) struct InTurn<F> {
+    pub(super) guest: F,
+    pub(super) turn: Arc<Turn>,
+}
+
+impl<F: Future + Unpin> Future for InTurn<F> {
+    type Output = Result<F::Output, Box<dyn std::any::Any + Send>>;
+
+    /// Ready with the guest's output, or with what host code panicked with.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let guest = std::panic::AssertUnwindSafe(|| Pin::new(&mut this.guest).poll(context));
+        let polled = std::panic::catch_unwind(guest);
+        this.turn.hold(None);
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_busy_machine_keeps_one_thread_free_and_a_quiet_one_lends_it() {
+        let turns = Arc::new(Turns::new(2));
+        let first = turns.take().await.unwrap();
+        tokio::select! {
+            biased;
+            _ = turns.take() => panic!("a second turn was given"),
+            () = tokio::task::yield_now() => {}
+        }
+        (0..QUIET_TICKS).for_each(|_| turns.tick());
+        let spare = turns.take().await.unwrap();
+        drop((first, spare));
+
+        turns.begin();
+        turns.tick();
+        let _first = turns.take().await.unwrap();
+        tokio::select! {
+            biased;
+            _ = turns.take() => panic!("the spare thread was lent on a busy machine"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_waits_holds_no_turn() {
+        let turns = Arc::new(Turns::new(1));
+        let turn = turns.begin();
+        let guest = Box::pin({
+            let turn = Arc::clone(&turn);
+            async move {
+                turn.give_way(FREE_TICKS).await;
+                std::future::pending::<()>().await;
+            }
+        });
+        let mut guest = InTurn { guest, turn };
+        for _ in 0..3 {
+            tokio::select! {
+                biased;
+                _ = &mut guest => panic!("a guest that waits for ever ended"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        assert_eq!(turns.turns.available_permits(), 1);
+    }
+}

@@ -1,0 +1,6 @@
+//! tour
+pub mod domain;
+pub mod engine;
+pub mod image;
+pub mod service;
+pub mod store;

@@ -1,0 +1,164 @@
+//! Calls of functions.
+
+use super::directory::Callable;
+use super::error::{CallError, Failure};
+use super::permits::Permit;
+use super::runner::Execution;
+use super::Service;
+use crate::domain::{CallId, FunctionUuid, Image, Outcome};
+use crate::engine::{Flavour, Invocation};
+use bytes::Bytes;
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+/// A variable of a guest's environment that comes from its request.
+pub type Variable = (Cow<'static, str>, String);
+
+/// What a call brings.
+#[derive(Debug, Clone, Default)]
+pub struct CallRequest {
+    /// stdin.
+    pub body: Bytes,
+    /// What the request says of itself: RFC 3875, `docs/api.md` section 4.
+    pub variables: Vec<Variable>,
+}
+
+/// A call that ran to an end.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its id.
+    pub call_id: CallId,
+    /// What it left.
+    pub outcome: Outcome,
+}
+
+impl Service {
+    /// The function with that address. To a stranger all that is wrong with an address looks the same.
+    pub fn address(&self, name: &str, uuid: FunctionUuid) -> Option<Arc<Callable>> {
+        self.0.directory.address(name, uuid)
+    }
+
+    /// Calls a function and waits for its end.
+    ///
+    /// Dropped while the call waits to start, the call is forgotten. Dropped while it runs, the call runs to its end
+    /// in a task of its own.
+    ///
+    /// # Errors
+    /// Why the call has no outcome. After [`CallError::Busy`] it never ran.
+    pub async fn call_sync(&self, function: Arc<Callable>, request: CallRequest) -> Result<Ended, CallError> {
+        let (permits, wait_max) = (&self.0.permits, self.0.settings.sync_wait);
+        let permit =
+            permits.acquire(&function, request.body.len() as u64, wait_max).await.map_err(CallError::Busy)?;
+        let service = self.clone();
+        let run = async move { service.run_permitted(permit, function, request).await };
+        Detached { running: Some(Box::pin(run)), tasks: &self.0.tasks }.await
+    }
+
+    async fn run_permitted(
+        &self,
+        permit: Permit,
+        function: Arc<Callable>,
+        request: CallRequest,
+    ) -> Result<Ended, CallError> {
+        let call_id = CallId::new(Uuid::now_v7());
+        let result = self.execute(permit, &function, request, call_id).await;
+        match &result {
+            Ok(Ended { outcome, .. }) => tracing::debug!(
+                %call_id,
+                function = %function.name,
+                ending = ?outcome.ending,
+                duration_us = outcome.usage.duration.as_micros(),
+                memory_peak = outcome.usage.memory_peak_bytes,
+                "call ended"
+            ),
+            Err(CallError::Failure { failure, .. }) => tracing::error!(%call_id, function = %function.name, %failure, "call failed"),
+            Err(error) => tracing::debug!(%call_id, function = %function.name, %error, "call not run"),
+        }
+        result
+    }
+
+    async fn execute(
+        &self,
+        permit: Permit,
+        function: &Arc<Callable>,
+        request: CallRequest,
+        call_id: CallId,
+    ) -> Result<Ended, CallError> {
+        let definition = &function.definition;
+        let name = &definition.config.image;
+        // The image is looked up at each start: loading another under its name is a deployment.
+        let image = self.0.directory.image(&function.account, name);
+        let image = image.ok_or_else(|| CallError::NoSuchImage { image: name.to_string() })?;
+        definition.check_fits(&image).map_err(CallError::DoesNotFit)?;
+        let failed = |failure: Failure| CallError::Failure { call_id, failure };
+        let flavour = Flavour::of(definition, image.info.memory);
+        let program = self.0.programs.get(image.digest, flavour).await.map_err(failed)?;
+        let invocation = Invocation {
+            args: definition.argv(&image).map(str::to_owned).collect(),
+            env: environment(function, &image, request.variables, call_id),
+            stdin: request.body,
+            tty: definition.config.tty,
+        };
+        let execution = Execution { permit, function: Arc::clone(function), program, invocation };
+        let outcome = self.0.runner.run(execution).await.map_err(failed)?;
+        Ok(Ended { call_id, outcome })
+    }
+}
+
+/// The guest's environment, weakest first: the image's, what the request says, what we say, the function's own.
+/// A name that the function gives itself appears once, with the function's value.
+fn environment(function: &Callable, image: &Image, request: Vec<Variable>, call_id: CallId) -> Vec<Variable> {
+    /// The number of this start: a synchronous call has only one.
+    const FIRST_ATTEMPT: &str = "1";
+    let own = function.env();
+    let of_image = image.config.env.iter().filter_map(|variable| {
+        let (name, value) = variable.split_once('=')?;
+        let said_again = request.iter().any(|(stronger, _)| stronger == name);
+        (!said_again).then(|| (Cow::Owned(name.to_owned()), value.to_owned()))
+    });
+    let mut environment: Vec<Variable> = Vec::with_capacity(request.len() + own.len() + image.config.env.len() + 4);
+    environment.extend(of_image);
+    environment.extend(function.definition.working_dir(image).map(|dir| (Cow::Borrowed("PWD"), dir.to_owned())));
+    environment.extend(request);
+    environment.push((Cow::Borrowed("HYPER_FUNC_NAME"), function.name.to_string()));
+    environment.push((Cow::Borrowed("HYPER_CALL_ID"), call_id.to_string()));
+    environment.push((Cow::Borrowed("HYPER_ATTEMPT"), FIRST_ATTEMPT.to_owned()));
+    if !own.is_empty() {
+        environment.retain(|(name, _)| !own.contains_key(name.as_ref()));
+        environment.extend(own.iter().map(|(name, value)| (Cow::Owned(name.clone()), value.clone())));
+    }
+    environment
+}
+
+/// A future that goes on in a task of its own when whoever waits for it leaves: no hop between tasks in the
+/// usual case, no killed guest in the other.
+struct Detached<'a, F: Future<Output: Send> + Send + 'static> {
+    running: Option<Pin<Box<F>>>,
+    tasks: &'a TaskTracker,
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Future for Detached<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Some(running) = &mut self.running else { return Poll::Pending };
+        let polled = running.as_mut().poll(context);
+        if polled.is_ready() {
+            self.running = None;
+        }
+        polled
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Drop for Detached<'_, F> {
+    fn drop(&mut self) {
+        // Without a runtime the process is about to end, and so is the guest.
+        if let (Some(running), Ok(runtime)) = (self.running.take(), tokio::runtime::Handle::try_current()) {
+            self.tasks.spawn_on(running, &runtime);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Why a verb did not do what it was asked. What a status a client sees for it is `api`'s to choose.
+
+use super::permits::Busy;
+use crate::domain::{CallId, Invalid, QuotaKind};
+use crate::engine::Rejected;
+use crate::{engine, image, store};
+
+/// Why a management verb failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A field breaks its rule.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// A filter that there is not.
+    #[error("filters: {0}")]
+    BadFilter(String),
+    /// The account has no function of that name.
+    #[error("no such function: {0}")]
+    NoSuchFunction(String),
+    /// The account has no image of that name.
+    #[error("no such image: {0}")]
+    NoSuchImage(String),
+    /// The name is taken.
+    #[error("a function named {0} exists already")]
+    NameTaken(String),
+    /// Calls of the function run.
+    #[error("{0} has running calls; try again when they have ended, or use force=1")]
+    FunctionBusy(String),
+    /// Functions use the image, or an Id stands for several names.
+    #[error("{0}")]
+    ImageInUse(String),
+    /// The account owns as much as it may.
+    #[error("quota: {kind} {used} of {limit}")]
+    QuotaFull {
+        /// What there is too much of.
+        kind: QuotaKind,
+        /// What the account owns.
+        used: u64,
+        /// What it may own.
+        limit: u64,
+    },
+    /// The module is not one that we run.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// The module is too large.
+    #[error("the image is larger than {limit_bytes} bytes")]
+    ImageTooLarge {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// We failed.
+    #[error(transparent)]
+    Failure(Failure),
+}
+
+/// We failed: no client and no guest is to blame. The text is for the server's log.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The disk is full.
+    #[error("the disk is full")]
+    DiskFull,
+    /// The store.
+    #[error("store: {0}")]
+    Store(store::Error),
+    /// The files of images.
+    #[error("images: {0}")]
+    Image(image::Error),
+    /// The engine.
+    #[error("engine: {0}")]
+    Engine(engine::Error),
+    /// A stored module is one that this version does not run.
+    #[error("module: {0}")]
+    Rejected(Rejected),
+    /// Something that cannot be.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<image::Error> for Failure {
+    fn from(error: image::Error) -> Self {
+        match error {
+            image::Error::DiskFull => Self::DiskFull,
+            image::Error::Io { .. } | image::Error::Corrupt { .. } => Self::Image(error),
+        }
+    }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::DiskFull => Self::DiskFull,
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// Why a call has no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No permit: the call never ran.
+    #[error("no permit")]
+    Busy(Busy),
+    /// The image is gone.
+    #[error("no such image: {image}")]
+    NoSuchImage {
+        /// As the function names it.
+        image: String,
+    },
+    /// The module starts with more memory than the function's size allows since it was loaded anew.
+    #[error(transparent)]
+    DoesNotFit(Invalid),
+    /// We failed.
+    #[error("call {call_id}: {failure}")]
+    Failure {
+        /// What a client is told, so that the log can be searched.
+        call_id: CallId,
+        /// Why.
+        failure: Failure,
+    },
+}

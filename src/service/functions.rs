@@ -1,0 +1,170 @@
+//! Functions: create, update, list, inspect, remove.
+
+use super::directory::Callable;
+use super::{Error, Failure, Service, now, random};
+use crate::domain::{
+    AccountId, Change, ContainerSize, Definition, Function, FunctionName, FunctionUuid, Image, ImageReference,
+};
+use crate::engine::Flavour;
+use crate::store;
+use std::sync::Arc;
+
+/// What to list: a function must match one value of each key that has any; of `labels` all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filters {
+    /// Names, whole.
+    pub names: Vec<String>,
+    /// Images; without a tag, `latest`.
+    pub images: Vec<ImageReference>,
+    /// Sizes.
+    pub sizes: Vec<ContainerSize>,
+    /// Labels: a key, or a key and its value.
+    pub labels: Vec<(String, Option<String>)>,
+}
+
+impl Filters {
+    fn take(&self, function: &Function) -> bool {
+        fn any<T>(values: &[T], matches: impl Fn(&T) -> bool) -> bool {
+            values.is_empty() || values.iter().any(matches)
+        }
+        let Definition { size, config, .. } = &function.definition;
+        let same_image = |image: &ImageReference| {
+            (image.repository(), image.tag(), image.digest())
+                == (config.image.repository(), config.image.tag(), config.image.digest())
+        };
+        any(&self.names, |name| function.name.as_str() == name)
+            && any(&self.images, same_image)
+            && any(&self.sizes, |wanted| wanted == size)
+            && self.labels.iter().all(|(key, value)| {
+                config.labels.get(key).is_some_and(|has| value.as_ref().is_none_or(|wanted| wanted == has))
+            })
+    }
+}
+
+/// A function, and what its author should know of it.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// The function.
+    pub function: Arc<Callable>,
+    /// The fields that have no effect.
+    pub warnings: Vec<String>,
+}
+
+impl Service {
+    /// Defines a function. It can be called when this is ready; dropped, it may still come into being.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::NoSuchImage`], [`Error::NameTaken`], [`Error::QuotaFull`], or our failure.
+    pub async fn create_function(
+        &self,
+        account: AccountId,
+        name: FunctionName,
+        change: Change,
+    ) -> Result<Described, Error> {
+        let definition = Definition::create(change)?;
+        self.prepare(&account, &definition).await?;
+        let service = self.clone();
+        self.change(async move {
+            let _changes = service.0.changes.lock().await;
+            let uuid = FunctionUuid::from_random(random()?);
+            let function = Function { account, name, uuid, created: now(), definition };
+            service.0.store.create_function(&function, service.0.settings.quota).await.map_err(|e| match e {
+                store::Error::NameTaken(name) => Error::NameTaken(name.to_string()),
+                store::Error::QuotaFull { kind, used, limit } => Error::QuotaFull { kind, used, limit },
+                other => Failure::from(other).into(),
+            })?;
+            let function = Callable::new(function);
+            service.0.directory.put_function(Arc::clone(&function));
+            Ok(service.describe(function))
+        })
+        .await
+    }
+
+    /// Merges a change into a function; with `refresh` it gets a new address, and the old one is dead at once.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchFunction`], [`Error::Invalid`], [`Error::NoSuchImage`], or our failure.
+    pub async fn update_function(
+        &self,
+        account: AccountId,
+        name: FunctionName,
+        change: Change,
+        refresh: bool,
+    ) -> Result<Described, Error> {
+        let merged = self.function(&account, &name)?.definition.apply(change.clone())?;
+        self.prepare(&account, &merged).await?;
+        let service = self.clone();
+        self.change(async move {
+            let _changes = service.0.changes.lock().await;
+            // Merged anew: another update may have been faster.
+            let current = service.function(&account, &name)?;
+            let mut function = Function::clone(&current);
+            function.definition = current.definition.apply(change)?;
+            if refresh {
+                function.uuid = FunctionUuid::from_random(random()?);
+            }
+            service.0.store.update_function(&function).await.map_err(Failure::from)?;
+            let function = current.updated(function);
+            service.0.directory.put_function(Arc::clone(&function));
+            service.0.permits.set_max_concurrency(&account, &name, function.definition.max_concurrency);
+            Ok(service.describe(function))
+        })
+        .await
+    }
+
+    /// Removes a function with its waiting calls; with `force` its running calls are ended too.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchFunction`], [`Error::FunctionBusy`], or our failure.
+    pub async fn remove_function(&self, account: AccountId, name: FunctionName, force: bool) -> Result<(), Error> {
+        let service = self.clone();
+        self.change(async move {
+            let _changes = service.0.changes.lock().await;
+            let function = service.function(&account, &name)?;
+            if !force && service.0.permits.running_of(&account, &name) > 0 {
+                return Err(Error::FunctionBusy(name.to_string()));
+            }
+            service.0.store.remove_function(&account, &name).await.map_err(Failure::from)?;
+            service.0.directory.remove_function(&account, &name);
+            function.end_calls();
+            Ok(())
+        })
+        .await
+    }
+
+    /// The functions of an account that the filters take, by name.
+    pub fn functions(&self, account: &AccountId, filters: &Filters) -> Vec<Described> {
+        let functions = self.0.directory.functions(account).into_iter();
+        functions.filter(|function| filters.take(function)).map(|function| self.describe(function)).collect()
+    }
+
+    /// One function.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchFunction`]
+    pub fn inspect_function(&self, account: &AccountId, name: &FunctionName) -> Result<Described, Error> {
+        self.function(account, name).map(|function| self.describe(function))
+    }
+
+    fn function(&self, account: &AccountId, name: &FunctionName) -> Result<Arc<Callable>, Error> {
+        self.0.directory.function(account, name).ok_or_else(|| Error::NoSuchFunction(name.to_string()))
+    }
+
+    fn describe(&self, function: Arc<Callable>) -> Described {
+        let image = self.0.directory.image(&function.account, &function.definition.config.image);
+        Described { warnings: function.definition.warnings(image.as_deref()), function }
+    }
+
+    /// Checks a definition against its image, and compiles the image if nobody has asked for this flavour yet.
+    async fn prepare(&self, account: &AccountId, definition: &Definition) -> Result<Arc<Image>, Error> {
+        let name = &definition.config.image;
+        let image =
+            self.0.directory.image(account, name).ok_or_else(|| Error::NoSuchImage(name.to_string()))?;
+        definition.check_fits(&image)?;
+        let flavour = Flavour::of(definition, image.info.memory);
+        if flavour != Flavour::unmetered(image.info.memory) {
+            self.0.programs.get(image.digest, flavour).await?;
+        }
+        Ok(image)
+    }
+}
