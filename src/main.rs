@@ -1,1 +1,6 @@
-fn main() {}
+//! `hyperfunc`: see the library for the tour.
+
+fn main() {
+    // The one exit: nothing that still runs, such as a guest, is waited for.
+    std::process::exit(hyperfunc::cli::run(std::env::args_os()).into());
+}

@@ -130,8 +130,7 @@ impl Engine {
     /// # Errors
     /// When the engine itself failed: the guest is not to blame, and may not have run.
     pub async fn run(&self, program: &Program, invocation: Invocation, limits: &Limits) -> Result<Outcome, Error> {
-        let turns =
-            if limits.memory_bytes >= LARGE_MEMORY_BYTES { &self.0.large } else { &self.0.small };
+        let turns = if limits.memory_bytes >= LARGE_MEMORY_BYTES { &self.0.large } else { &self.0.small };
         sandbox::run(&program.0, invocation, limits, &self.0.budget, turns).await
     }
 

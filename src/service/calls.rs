@@ -1,10 +1,10 @@
 //! Calls of functions.
 
+use super::Service;
 use super::directory::Callable;
 use super::error::{CallError, Failure};
 use super::permits::Permit;
 use super::runner::Execution;
-use super::Service;
 use crate::domain::{CallId, FunctionUuid, Image, Outcome};
 use crate::engine::{Flavour, Invocation};
 use bytes::Bytes;
@@ -51,8 +51,7 @@ impl Service {
     /// Why the call has no outcome. After [`CallError::Busy`] it never ran.
     pub async fn call_sync(&self, function: Arc<Callable>, request: CallRequest) -> Result<Ended, CallError> {
         let (permits, wait_max) = (&self.0.permits, self.0.settings.sync_wait);
-        let permit =
-            permits.acquire(&function, request.body.len() as u64, wait_max).await.map_err(CallError::Busy)?;
+        let permit = permits.acquire(&function, request.body.len() as u64, wait_max).await.map_err(CallError::Busy)?;
         let service = self.clone();
         let run = async move { service.run_permitted(permit, function, request).await };
         Detached { running: Some(Box::pin(run)), tasks: &self.0.tasks }.await
@@ -75,7 +74,9 @@ impl Service {
                 memory_peak = outcome.usage.memory_peak_bytes,
                 "call ended"
             ),
-            Err(CallError::Failure { failure, .. }) => tracing::error!(%call_id, function = %function.name, %failure, "call failed"),
+            Err(CallError::Failure { failure, .. }) => {
+                tracing::error!(%call_id, function = %function.name, %failure, "call failed")
+            }
             Err(error) => tracing::debug!(%call_id, function = %function.name, %error, "call not run"),
         }
         result

@@ -17,7 +17,7 @@ struct Job {
 }
 
 /// Compiles one module at a time, at low priority.
-pub struct Compiler {
+pub(super) struct Compiler {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -27,7 +27,7 @@ impl Compiler {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn start(engine: Engine) -> std::io::Result<Self> {
+    pub(super) fn start(engine: Engine) -> std::io::Result<Self> {
         let (jobs, mut waiting) = mpsc::channel::<Job>(WAITING_MAX);
         let thread = std::thread::Builder::new().name("compiler".into()).spawn(move || {
             // Of this thread alone: Linux keeps a priority for each. Refused, it is only less polite.
@@ -36,10 +36,9 @@ impl Compiler {
                 if job.done.is_closed() {
                     continue;
                 }
-                let compiled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    engine.compile(&job.wasm, job.flavour)
-                }))
-                .unwrap_or_else(|_| Err(Error::Panicked("the compiler".to_owned()).into()));
+                let compiled =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.compile(&job.wasm, job.flavour)))
+                        .unwrap_or_else(|_| Err(Error::Panicked("the compiler".to_owned()).into()));
                 // Whoever asked may have left: what was compiled is then compiled again when it is needed.
                 let _ = job.done.send(compiled);
             }
@@ -51,7 +50,7 @@ impl Compiler {
     ///
     /// # Errors
     /// As [`Engine::compile`].
-    pub async fn compile(&self, wasm: Arc<[u8]>, flavour: Flavour) -> Result<Vec<u8>, CompileError> {
+    pub(super) async fn compile(&self, wasm: Arc<[u8]>, flavour: Flavour) -> Result<Vec<u8>, CompileError> {
         let gone = || CompileError::from(Error::Panicked("the compiler's thread has ended".to_owned()));
         let (done, compiled) = oneshot::channel();
         let jobs = self.jobs.as_ref().ok_or_else(gone)?;

@@ -63,7 +63,7 @@ impl Callable {
 
 /// All functions and images of all accounts.
 #[derive(Debug, Default)]
-pub struct Directory {
+pub(super) struct Directory {
     by_uuid: DashMap<FunctionUuid, Arc<Callable>>,
     by_name: DashMap<(AccountId, FunctionName), Arc<Callable>>,
     /// The images of each repository of an account.
@@ -72,17 +72,17 @@ pub struct Directory {
 
 impl Directory {
     /// The function with that address: `uuid`, and `name` with it.
-    pub fn address(&self, name: &str, uuid: FunctionUuid) -> Option<Arc<Callable>> {
+    pub(super) fn address(&self, name: &str, uuid: FunctionUuid) -> Option<Arc<Callable>> {
         self.by_uuid.get(&uuid).filter(|function| function.name.as_str() == name).map(|found| Arc::clone(&found))
     }
 
     /// The function of that name.
-    pub fn function(&self, account: &AccountId, name: &FunctionName) -> Option<Arc<Callable>> {
+    pub(super) fn function(&self, account: &AccountId, name: &FunctionName) -> Option<Arc<Callable>> {
         self.by_name.get(&(account.clone(), name.clone())).map(|found| Arc::clone(&found))
     }
 
     /// The functions of an account, by name.
-    pub fn functions(&self, account: &AccountId) -> Vec<Arc<Callable>> {
+    pub(super) fn functions(&self, account: &AccountId) -> Vec<Arc<Callable>> {
         let of_account = self.by_name.iter().filter(|entry| entry.key().0 == *account);
         let mut functions: Vec<_> = of_account.map(|entry| Arc::clone(entry.value())).collect();
         functions.sort_by(|a, b| a.name.cmp(&b.name));
@@ -90,7 +90,7 @@ impl Directory {
     }
 
     /// Adds a function, or puts it in the place of the one of its name: the old address is dead then.
-    pub fn put_function(&self, function: Arc<Callable>) {
+    pub(super) fn put_function(&self, function: Arc<Callable>) {
         let key = (function.account.clone(), function.name.clone());
         let uuid = function.uuid;
         self.by_uuid.insert(uuid, Arc::clone(&function));
@@ -102,20 +102,20 @@ impl Directory {
     }
 
     /// Forgets a function.
-    pub fn remove_function(&self, account: &AccountId, name: &FunctionName) {
+    pub(super) fn remove_function(&self, account: &AccountId, name: &FunctionName) {
         if let Some((_, old)) = self.by_name.remove(&(account.clone(), name.clone())) {
             self.by_uuid.remove(&old.uuid);
         }
     }
 
     /// The image that a reference means.
-    pub fn image(&self, account: &AccountId, reference: &ImageReference) -> Option<Arc<Image>> {
+    pub(super) fn image(&self, account: &AccountId, reference: &ImageReference) -> Option<Arc<Image>> {
         let images = self.images.get(&(account.clone(), reference.repository().to_owned()))?;
         images.iter().find(|image| image.is_named_by(reference)).map(Arc::clone)
     }
 
     /// The images of an account, by repository and tag.
-    pub fn images(&self, account: &AccountId) -> Vec<Arc<Image>> {
+    pub(super) fn images(&self, account: &AccountId) -> Vec<Arc<Image>> {
         let of_account = self.images.iter().filter(|entry| entry.key().0 == *account);
         let mut images: Vec<_> = of_account.flat_map(|entry| entry.value().clone()).collect();
         images.sort_by(|a, b| (&a.repository, &a.tag, a.digest).cmp(&(&b.repository, &b.tag, b.digest)));
@@ -123,18 +123,21 @@ impl Directory {
     }
 
     /// The modules that any image of any account names.
-    pub fn named_modules(&self) -> HashSet<Digest> {
-        self.images.iter().flat_map(|entry| entry.value().iter().map(|image| image.digest).collect::<Vec<_>>()).collect()
+    pub(super) fn named_modules(&self) -> HashSet<Digest> {
+        self.images
+            .iter()
+            .flat_map(|entry| entry.value().iter().map(|image| image.digest).collect::<Vec<_>>())
+            .collect()
     }
 
     /// Adds an image.
-    pub fn put_image(&self, image: Image) {
+    pub(super) fn put_image(&self, image: Image) {
         let key = (image.account.clone(), image.repository.clone());
         self.images.entry(key).or_default().push(Arc::new(image));
     }
 
     /// Forgets an image.
-    pub fn remove_image(&self, key: &ImageKey) {
+    pub(super) fn remove_image(&self, key: &ImageKey) {
         let place = (key.account.clone(), key.repository.clone());
         if let Some(mut images) = self.images.get_mut(&place) {
             images.retain(|image| ImageKey::from(image.as_ref()) != *key);

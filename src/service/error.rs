@@ -11,9 +11,6 @@ pub enum Error {
     /// A field breaks its rule.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// A filter that there is not.
-    #[error("filters: {0}")]
-    BadFilter(String),
     /// The account has no function of that name.
     #[error("no such function: {0}")]
     NoSuchFunction(String),
@@ -42,12 +39,6 @@ pub enum Error {
     /// The module is not one that we run.
     #[error(transparent)]
     Rejected(#[from] Rejected),
-    /// The module is too large.
-    #[error("the image is larger than {limit_bytes} bytes")]
-    ImageTooLarge {
-        /// The limit.
-        limit_bytes: u64,
-    },
     /// We failed.
     #[error(transparent)]
     Failure(Failure),

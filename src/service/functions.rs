@@ -158,8 +158,7 @@ impl Service {
     /// Checks a definition against its image, and compiles the image if nobody has asked for this flavour yet.
     async fn prepare(&self, account: &AccountId, definition: &Definition) -> Result<Arc<Image>, Error> {
         let name = &definition.config.image;
-        let image =
-            self.0.directory.image(account, name).ok_or_else(|| Error::NoSuchImage(name.to_string()))?;
+        let image = self.0.directory.image(account, name).ok_or_else(|| Error::NoSuchImage(name.to_string()))?;
         definition.check_fits(&image)?;
         let flavour = Flavour::of(definition, image.info.memory);
         if flavour != Flavour::unmetered(image.info.memory) {

@@ -6,17 +6,39 @@ use crate::engine::Flavour;
 use crate::image::Upload;
 use crate::store::{self, Displaced, ImageKey};
 use std::collections::{HashMap, HashSet};
+use std::pin::Pin;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use std::task::{Context, Poll};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// Steps of a load that its client may not have read yet.
 const PROGRESS_MAX: usize = 16;
+
+/// Loads that may go on at once: each holds a module on disk and, while it is compiled, in memory. Others wait.
+pub(super) const LOADS_MAX: usize = 16;
+
+/// A module on its way in; dropped, it leaves nothing behind.
+pub struct Incoming {
+    upload: Upload,
+    place: OwnedSemaphorePermit,
+}
+
+impl Incoming {
+    /// Adds bytes. Blocks on no more than the page cache.
+    ///
+    /// # Errors
+    /// Our failure.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.upload.write(bytes).map_err(|e| Failure::from(e).into())
+    }
+}
 
 /// A module that has come in whole.
 pub struct Received {
     upload: Upload,
     wasm: Arc<[u8]>,
     info: ModuleInfo,
+    place: OwnedSemaphorePermit,
 }
 
 /// A step of a load.
@@ -38,14 +60,13 @@ pub struct Loading {
     ended: tokio::task::JoinHandle<Result<(), Error>>,
 }
 
-impl Loading {
-    /// Waits for the end.
-    ///
-    /// # Errors
-    /// As [`Service::load_image`] says.
-    pub async fn ended(self) -> Result<(), Error> {
-        drop(self.progress);
-        self.ended.await.unwrap_or_else(|e| Err(Failure::Internal(format!("a load did not end: {e}")).into()))
+impl Future for Loading {
+    type Output = Result<(), Error>;
+
+    /// Ready at the end, with what [`Service::load_image`] says.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = std::task::ready!(Pin::new(&mut self.ended).poll(context));
+        Poll::Ready(ended.unwrap_or_else(|e| Err(Failure::Internal(format!("a load did not end: {e}")).into())))
     }
 }
 
@@ -61,7 +82,9 @@ pub enum Removed {
 /// A module of an account, under all its names there.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// The images that name it; at least one.
+    /// The image that was asked for; in a list, the first by name.
+    pub image: Arc<Image>,
+    /// All images of the account that name the same module, by name.
     pub names: Vec<Arc<Image>>,
 }
 
@@ -70,9 +93,11 @@ impl Service {
     ///
     /// # Errors
     /// Our failure.
-    pub async fn begin_upload(&self) -> Result<Upload, Error> {
+    pub async fn begin_upload(&self) -> Result<Incoming, Error> {
+        let place = Arc::clone(&self.0.loads).acquire_owned().await;
+        let place = place.map_err(|e| Failure::Internal(e.to_string()))?;
         let files = Arc::clone(&self.0.files);
-        Ok(blocking(move || files.upload()).await?)
+        Ok(Incoming { upload: blocking(move || files.upload()).await?, place })
     }
 
     /// Checks a module that has come in whole. Nothing is named yet.
@@ -83,15 +108,16 @@ impl Service {
         &self,
         account: &AccountId,
         reference: &ImageReference,
-        mut upload: Upload,
+        incoming: Incoming,
     ) -> Result<Received, Error> {
+        let Incoming { mut upload, place } = incoming;
         self.check_quota(account, reference, upload.digest(), upload.len())?;
         let engine = self.0.engine.clone();
         blocking(move || {
             let wasm: Arc<[u8]> = upload.read()?.into();
             let inspected = engine.inspect(&wasm);
             upload.finish()?;
-            Ok::<_, Failure>(inspected.map(|info| Received { upload, wasm, info }))
+            Ok::<_, Failure>(inspected.map(|info| Received { upload, wasm, info, place }))
         })
         .await?
         .map_err(Error::Rejected)
@@ -108,7 +134,9 @@ impl Service {
         let ended = self.0.tasks.spawn(async move {
             let total = received.upload.len();
             // A client that reads slowly misses steps; it never holds the load up.
-            let step = |current| drop(steps.try_send(Progress::Compiling { current, total }));
+            let step = |current| {
+                let _ = steps.try_send(Progress::Compiling { current, total });
+            };
             step(0);
             service.compile(&account, &reference, &received).await?;
             step(total);
@@ -123,7 +151,7 @@ impl Service {
         let mut places: HashMap<Digest, usize> = HashMap::new();
         for image in self.0.directory.images(account) {
             let place = *places.entry(image.digest).or_insert_with(|| {
-                stored.push(Stored { names: Vec::new() });
+                stored.push(Stored { image: Arc::clone(&image), names: Vec::new() });
                 stored.len() - 1
             });
             stored[place].names.push(image);
@@ -136,9 +164,11 @@ impl Service {
     /// # Errors
     /// [`Error::NoSuchImage`]
     pub fn inspect_image(&self, account: &AccountId, name: &str) -> Result<Stored, Error> {
-        let digest = self.named(account, name)?.first().map(|image| image.digest);
-        let names = self.0.directory.images(account).into_iter().filter(|image| Some(image.digest) == digest);
-        Ok(Stored { names: names.collect() })
+        let no_such = || Error::NoSuchImage(name.to_owned());
+        let image = self.named(account, name)?.into_iter().next().ok_or_else(no_such)?;
+        let mut names = self.0.directory.images(account);
+        names.retain(|other| other.digest == image.digest);
+        Ok(Stored { image, names })
     }
 
     /// Takes a name from a module, and removes the module with its last name; an Id stands for all its names.
@@ -192,11 +222,12 @@ impl Service {
 
     fn check_unused(&self, account: &AccountId, name: &str, images: &[Arc<Image>]) -> Result<(), Error> {
         let functions = self.0.directory.functions(account);
-        let user = functions.iter().find(|function| {
-            images.iter().any(|image| image.is_named_by(&function.definition.config.image))
-        });
+        let user = functions
+            .iter()
+            .find(|function| images.iter().any(|image| image.is_named_by(&function.definition.config.image)));
         if let Some(function) = user {
-            let text = format!("image {name} is in use by the function {}; force=1 removes it all the same", function.name);
+            let text =
+                format!("image {name} is in use by the function {}; force=1 removes it all the same", function.name);
             return Err(Error::ImageInUse(text));
         }
         if images.len() > 1 {
@@ -248,9 +279,14 @@ impl Service {
         Ok(())
     }
 
-    async fn name_module(&self, account: AccountId, reference: ImageReference, received: Received) -> Result<(), Error> {
+    async fn name_module(
+        &self,
+        account: AccountId,
+        reference: ImageReference,
+        received: Received,
+    ) -> Result<(), Error> {
         let _changes = self.0.changes.lock().await;
-        let Received { upload, info, .. } = received;
+        let Received { upload, info, place: _place, .. } = received;
         let image = Image {
             account,
             repository: reference.repository().to_owned(),

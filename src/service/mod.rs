@@ -30,6 +30,7 @@ use runner::Runner;
 use scheduler::Bounds;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 /// What a service is made with.
@@ -60,6 +61,8 @@ struct Shared {
     runner: Runner,
     /// Held by whoever changes the store and the directory, so that both change in one order.
     changes: tokio::sync::Mutex<()>,
+    /// Places for modules on their way in.
+    loads: Arc<Semaphore>,
     /// What goes on although whoever asked for it has left.
     tasks: TaskTracker,
 }
@@ -112,6 +115,7 @@ impl Service {
             runner: Runner::start(engine).map_err(thread)?,
             files,
             changes: tokio::sync::Mutex::new(()),
+            loads: Arc::new(Semaphore::new(images::LOADS_MAX)),
             tasks: TaskTracker::new(),
         })))
     }
@@ -131,6 +135,16 @@ impl Service {
             memory_charged: budget.charged(),
             memory_budget: budget.ceiling(),
         }
+    }
+
+    /// How many calls run and wait.
+    pub fn load(&self) -> Load {
+        self.0.permits.load()
+    }
+
+    /// Ready, with the reason, once the store cannot be trusted any more: nothing is promised by this process then.
+    pub async fn failed(&self) -> String {
+        self.0.store.failed().await
     }
 
     /// Lets no call start any more. Those that wait end with [`Busy::Draining`].

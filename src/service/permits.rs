@@ -1,7 +1,7 @@
 //! The scheduler behind a lock: a call waits here for its permit, and holds it while it runs.
 
-use super::scheduler::{Admission, Bounds, Request, Scheduler, Ticket};
 use super::directory::Callable;
+use super::scheduler::{Admission, Bounds, Request, Scheduler, Ticket};
 use crate::domain::{AccountId, Function, FunctionName};
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -33,7 +33,7 @@ pub struct Load {
 
 /// All permits of the machine. A cheap clone.
 #[derive(Clone)]
-pub struct Permits(Arc<Mutex<State>>);
+pub(super) struct Permits(Arc<Mutex<State>>);
 
 struct State {
     scheduler: Scheduler,
@@ -43,7 +43,7 @@ struct State {
 
 impl Permits {
     /// No call runs or waits.
-    pub fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: Bounds) -> Self {
         let scheduler = Scheduler::new(bounds);
         Self(Arc::new(Mutex::new(State { scheduler, waiting: HashMap::new(), draining: false })))
     }
@@ -52,7 +52,12 @@ impl Permits {
     ///
     /// # Errors
     /// Why there is no permit; the call has then left no trace.
-    pub async fn acquire(&self, function: &Arc<Callable>, bytes: u64, wait_max: Duration) -> Result<Permit, Busy> {
+    pub(super) async fn acquire(
+        &self,
+        function: &Arc<Callable>,
+        bytes: u64,
+        wait_max: Duration,
+    ) -> Result<Permit, Busy> {
         let (mut permit, granted) = {
             let mut state = self.lock();
             if state.draining {
@@ -90,31 +95,31 @@ impl Permits {
     }
 
     /// A function's `MaxConcurrency` has changed.
-    pub fn set_max_concurrency(&self, account: &AccountId, function: &FunctionName, max: Option<NonZeroU32>) {
+    pub(super) fn set_max_concurrency(&self, account: &AccountId, function: &FunctionName, max: Option<NonZeroU32>) {
         let mut state = self.lock();
         state.scheduler.set_max_concurrency(account, function, max);
         state.grant();
     }
 
     /// Lets nothing start any more; what waits is told so.
-    pub fn drain(&self) {
+    pub(super) fn drain(&self) {
         let mut state = self.lock();
         state.draining = true;
         state.waiting.clear();
     }
 
     /// Whether the server is about to end.
-    pub fn draining(&self) -> bool {
+    pub(super) fn draining(&self) -> bool {
         self.lock().draining
     }
 
     /// How many calls of one function run.
-    pub fn running_of(&self, account: &AccountId, function: &FunctionName) -> usize {
+    pub(super) fn running_of(&self, account: &AccountId, function: &FunctionName) -> usize {
         self.lock().scheduler.running_of(account, function)
     }
 
     /// How many calls run and wait.
-    pub fn load(&self) -> Load {
+    pub(super) fn load(&self) -> Load {
         let state = self.lock();
         Load { running: state.scheduler.running(), pending: state.scheduler.pending() }
     }
@@ -141,7 +146,7 @@ impl State {
 }
 
 /// The right of one call to run; dropped, it goes to whoever is next.
-pub struct Permit {
+pub(super) struct Permit {
     permits: Permits,
     function: Arc<Callable>,
     held: Held,
@@ -155,7 +160,7 @@ enum Held {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Function { account, name, .. } = &***self.function;
+        let Function { account, name, .. } = &**self.function;
         let mut state = self.permits.lock();
         if let Held::Place(ticket) = self.held
             && state.scheduler.cancel(account, name, ticket)

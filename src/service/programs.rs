@@ -16,7 +16,7 @@ const LOADED_MAX: usize = 4096;
 type Key = (Digest, Flavour);
 
 /// All programs that are loaded.
-pub struct Programs {
+pub(super) struct Programs {
     engine: Engine,
     files: Arc<ImageFiles>,
     compiler: Compiler,
@@ -33,7 +33,7 @@ struct Slot {
 
 impl Programs {
     /// None is loaded yet.
-    pub fn new(engine: Engine, files: Arc<ImageFiles>, compiler: Compiler) -> Self {
+    pub(super) fn new(engine: Engine, files: Arc<ImageFiles>, compiler: Compiler) -> Self {
         Self { engine, files, compiler, loaded: DashMap::new(), clock: AtomicU64::new(0) }
     }
 
@@ -41,7 +41,7 @@ impl Programs {
     ///
     /// # Errors
     /// When the module cannot be read, or does not compile.
-    pub async fn get(&self, digest: Digest, flavour: Flavour) -> Result<Program, Failure> {
+    pub(super) async fn get(&self, digest: Digest, flavour: Flavour) -> Result<Program, Failure> {
         let key = (digest, flavour);
         let known = self.loaded.get(&key).map(|slot| Arc::clone(&slot));
         let slot = match known {
@@ -67,7 +67,7 @@ impl Programs {
     ///
     /// # Errors
     /// When it does not compile.
-    pub async fn compile(&self, digest: Digest, wasm: Arc<[u8]>, flavour: Flavour) -> Result<(), Failure> {
+    pub(super) async fn compile(&self, digest: Digest, wasm: Arc<[u8]>, flavour: Flavour) -> Result<(), Failure> {
         let artifact = self.compiler.compile(wasm, flavour).await.map_err(|e| match e {
             CompileError::Rejected(rejected) => Failure::Rejected(rejected),
             CompileError::Engine(error) => Failure::Engine(error),
@@ -77,12 +77,12 @@ impl Programs {
     }
 
     /// Whether there is an artifact that this server has written and can load.
-    pub async fn is_compiled(&self, digest: Digest, flavour: Flavour) -> bool {
+    pub(super) async fn is_compiled(&self, digest: Digest, flavour: Flavour) -> bool {
         self.load_artifact(digest, flavour).await.is_ok_and(|program| program.is_some())
     }
 
     /// Forgets a module. Calls that run it go on.
-    pub fn forget(&self, digest: Digest) {
+    pub(super) fn forget(&self, digest: Digest) {
         self.loaded.retain(|(loaded, _), _| *loaded != digest);
     }
 

@@ -93,6 +93,10 @@ pub enum Displaced {
 /// A transition is on disk (written and synced) before its future is ready. A future that is
 /// dropped does not undo its transition: it may still happen.
 pub trait Store: Send + Sync + 'static {
+    /// Ready, with the reason, once the store cannot be trusted any more: the process must end then, and its successor
+    /// find out what is on disk.
+    fn failed(&self) -> Pin<Box<dyn Future<Output = String> + Send + '_>>;
+
     /// All functions of all accounts, by account and name.
     fn functions(&self) -> Answer<'_, Vec<Function>>;
 

@@ -18,6 +18,7 @@ use crate::domain::{AccountId, Function, FunctionName, Image, Quota};
 use record::{FunctionRow, ImageRow};
 use rusqlite::{Connection, ErrorCode};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use writer::Writer;
 
@@ -37,7 +38,8 @@ impl SqliteStore {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let writer = open::writer(path)?;
         let reader = Arc::new(Mutex::new(open::reader(path)?));
-        let writer = Writer::start(writer).map_err(|e| Error::Failed(format!("no thread for the writer: {e}")))?;
+        let writer =
+            Writer::start(writer, path).map_err(|e| Error::Failed(format!("no thread for the writer: {e}")))?;
         Ok(Self { reader, writer })
     }
 
@@ -54,6 +56,10 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
+    fn failed(&self) -> Pin<Box<dyn Future<Output = String> + Send + '_>> {
+        Box::pin(self.writer.failed())
+    }
+
     fn functions(&self) -> Answer<'_, Vec<Function>> {
         Box::pin(self.read(functions::all))
     }

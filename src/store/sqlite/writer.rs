@@ -8,8 +8,9 @@
 
 use super::Error;
 use rusqlite::{Connection, ErrorCode};
+use std::path::Path;
 use std::thread::JoinHandle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Operations that may wait; further callers wait for a place.
 const QUEUE_OPERATIONS: usize = 1024;
@@ -112,6 +113,8 @@ where
 pub(super) struct Writer {
     queue: Option<mpsc::Sender<Box<dyn Operation>>>,
     thread: Option<JoinHandle<()>>,
+    /// Why it writes no more.
+    failed: watch::Receiver<Option<String>>,
 }
 
 impl Writer {
@@ -119,11 +122,25 @@ impl Writer {
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub(super) fn start(connection: Connection) -> std::io::Result<Self> {
+    pub(super) fn start(connection: Connection, path: &Path) -> std::io::Result<Self> {
         let (queue, operations) = mpsc::channel(QUEUE_OPERATIONS);
+        let (fail, failed) = watch::channel(None);
+        let shown = path.display().to_string();
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
-        let thread = thread.spawn(move || serve(&connection, operations))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        let thread = thread.spawn(move || {
+            serve(&connection, operations, |reason| {
+                fail.send_replace(Some(format!("{shown}: {reason}")));
+            });
+        })?;
+        Ok(Self { queue: Some(queue), thread: Some(thread), failed })
+    }
+
+    /// Ready once it writes no more, with the file and the reason.
+    pub(super) async fn failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        let reason = failed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        // Without a reason its thread has panicked.
+        reason.unwrap_or_else(|| gone().to_string())
     }
 
     /// Runs `work` in a transaction that it may share; ready once that is on disk.
@@ -159,13 +176,19 @@ fn gone() -> Error {
 }
 
 /// Until nobody can ask any more. After a failure all are told so, and nothing is written.
-fn serve(connection: &Connection, mut operations: mpsc::Receiver<Box<dyn Operation>>) {
+fn serve(connection: &Connection, mut operations: mpsc::Receiver<Box<dyn Operation>>, failed: impl Fn(&str)) {
     let mut batch = Vec::with_capacity(BATCH_OPERATIONS_MAX);
     let mut fate = Fate::Committed;
     while operations.blocking_recv_many(&mut batch, BATCH_OPERATIONS_MAX) > 0 {
         fate = match fate {
             Fate::Failed(reason) => Fate::Failed(reason),
-            Fate::Committed | Fate::DiskFull | Fate::Locked => write(connection, &mut batch),
+            Fate::Committed | Fate::DiskFull | Fate::Locked => {
+                let fate = write(connection, &mut batch);
+                if let Fate::Failed(reason) = &fate {
+                    failed(reason);
+                }
+                fate
+            }
         };
         for operation in batch.drain(..) {
             operation.answer(&fate);

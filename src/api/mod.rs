@@ -1,0 +1,49 @@
+//! The wire: the only room on the server's side that knows HTTP and JSON.
+//!
+//! A connection of [`Server`] hands each request to `handle`, which asks `route` what it is, `auth` whether it may be,
+//! reads what it carries with `body` and `wire`, calls one verb of the service, and answers. Statuses are chosen
+//! in `error` alone.
+
+mod answer;
+mod auth;
+mod body;
+mod error;
+mod handle;
+mod query;
+mod route;
+mod server;
+mod stream;
+mod wire;
+
+pub use route::Face;
+pub use server::{Listener, Server};
+
+use crate::service::Service;
+
+/// What the handlers share.
+pub struct Api {
+    /// The verbs.
+    pub service: Service,
+    /// Where functions are called, if not where they are managed: `http://host:port`.
+    pub func_endpoint: Option<String>,
+    /// The memory of the machine, in bytes.
+    pub memory_total: u64,
+}
+
+/// Which faces a listener serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Faces {
+    /// Both.
+    Both,
+    /// That one alone; the other's routes are not there.
+    Only(Face),
+}
+
+impl Faces {
+    fn serve(self, face: Face) -> bool {
+        match self {
+            Self::Both => true,
+            Self::Only(only) => only == face,
+        }
+    }
+}

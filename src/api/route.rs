@@ -1,0 +1,237 @@
+//! (method, path) to route: the whole surface, in one match.
+//!
+//! `docs/api.md` sections 1, 3 and 4.
+
+use hyper::Method;
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
+
+/// What a request asks for. Names are as the path carries them, decoded and not yet checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Route<'a> {
+    Ping,
+    Version,
+    Info,
+    ListFunctions,
+    CreateFunction,
+    InspectFunction(Cow<'a, str>),
+    UpdateFunction(Cow<'a, str>),
+    RemoveFunction(Cow<'a, str>),
+    ListImages,
+    LoadImage,
+    InspectImage(String),
+    RemoveImage(String),
+    CallSync { name: Cow<'a, str>, uuid: Cow<'a, str> },
+}
+
+/// The two faces of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Face {
+    /// Changes definitions and images.
+    Management,
+    /// Calls functions.
+    Functions,
+}
+
+/// Why a request has no route.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoRoute {
+    #[error("path: {0}")]
+    BadPath(&'static str),
+    #[error("no such route")]
+    Unknown,
+    #[error("no such route: a call that does not end with /sync would be asynchronous, which this version cannot do")]
+    NotSync,
+    /// The path is there; the methods that it takes.
+    #[error("method not allowed: {0} is")]
+    Method(&'static str),
+}
+
+impl Route<'_> {
+    /// The face that serves this route; `None` is both.
+    pub(super) fn face(&self) -> Option<Face> {
+        match self {
+            Self::Ping => None,
+            Self::CallSync { .. } => Some(Face::Functions),
+            Self::Version
+            | Self::Info
+            | Self::ListFunctions
+            | Self::CreateFunction
+            | Self::InspectFunction(_)
+            | Self::UpdateFunction(_)
+            | Self::RemoveFunction(_)
+            | Self::ListImages
+            | Self::LoadImage
+            | Self::InspectImage(_)
+            | Self::RemoveImage(_) => Some(Face::Management),
+        }
+    }
+}
+
+/// The most segments that a path may have: an image's name may hold many, within its 255 bytes.
+const SEGMENTS_MAX: usize = 136;
+
+/// Finds the route of a request.
+pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, NoRoute> {
+    let path = path.strip_prefix('/').ok_or(NoRoute::BadPath("must begin with /"))?;
+    if path.split('/').nth(SEGMENTS_MAX).is_some() {
+        return Err(NoRoute::BadPath("has too many segments"));
+    }
+    let segments: Vec<Cow<'a, str>> = path.split('/').map(decoded).collect::<Result<_, _>>()?;
+    let words: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+    let unversioned = usize::from(words.len() > 1 && is_version(words[0]));
+    let segment = |at: usize| segments[unversioned + at].clone();
+    let method = method.as_str();
+    match (&words[unversioned..], unversioned) {
+        (["call", _, _, "sync"], 0) => match method {
+            "GET" | "POST" | "PUT" | "DELETE" => Ok(Route::CallSync { name: segment(1), uuid: segment(2) }),
+            _ => Err(NoRoute::Method("GET, POST, PUT, DELETE")),
+        },
+        (["call", _, _], 0) => Err(NoRoute::NotSync),
+        (["_ping"], _) => one(method, "GET", Route::Ping),
+        (["version"], _) => one(method, "GET", Route::Version),
+        (["info"], _) => one(method, "GET", Route::Info),
+        (["funcs"], _) => one(method, "GET", Route::ListFunctions),
+        (["funcs", "create"], _) if method == "POST" => Ok(Route::CreateFunction),
+        (["funcs", name], _) => match method {
+            "GET" => Ok(Route::InspectFunction(segment(1))),
+            "PUT" => Ok(Route::UpdateFunction(segment(1))),
+            "DELETE" => Ok(Route::RemoveFunction(segment(1))),
+            // A function may be called `create`.
+            _ if *name == "create" => Err(NoRoute::Method("DELETE, GET, POST, PUT")),
+            _ => Err(NoRoute::Method("DELETE, GET, PUT")),
+        },
+        (["images", "json"], _) if method == "GET" => Ok(Route::ListImages),
+        (["images", "load"], _) if method == "POST" => Ok(Route::LoadImage),
+        (["images", name @ .., "json"], _) if !name.is_empty() && method != "DELETE" => {
+            one(method, "GET", Route::InspectImage(name.join("/")))
+        }
+        (["images", name @ ..], _) if !name.is_empty() => match (method, name) {
+            ("DELETE", _) => Ok(Route::RemoveImage(name.join("/"))),
+            (_, ["json"]) => Err(NoRoute::Method("DELETE, GET")),
+            (_, ["load"]) => Err(NoRoute::Method("DELETE, POST")),
+            _ => Err(NoRoute::Method("DELETE")),
+        },
+        _ => Err(NoRoute::Unknown),
+    }
+}
+
+fn one<'a>(method: &str, allowed: &'static str, route: Route<'a>) -> Result<Route<'a>, NoRoute> {
+    if method == allowed { Ok(route) } else { Err(NoRoute::Method(allowed)) }
+}
+
+/// `v1.23`: clients put the version of the API that they were written for in front.
+fn is_version(segment: &str) -> bool {
+    segment.strip_prefix("v1.").is_some_and(|minor| !minor.is_empty() && minor.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// One segment, decoded. What could be read as another path by something behind or in front of us is refused.
+fn decoded(segment: &str) -> Result<Cow<'_, str>, NoRoute> {
+    let text = percent_decode_str(segment).decode_utf8().map_err(|_| NoRoute::BadPath("is not UTF-8"))?;
+    match text.as_ref() {
+        "" => Err(NoRoute::BadPath("has an empty segment")),
+        "." | ".." => Err(NoRoute::BadPath("has a segment that is . or ..")),
+        segment if segment.contains('/') => Err(NoRoute::BadPath("has a %2F in a segment")),
+        _ => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(method: &str, path: &'static str) -> Result<Route<'static>, NoRoute> {
+        route(&Method::from_bytes(method.as_bytes()).unwrap(), path)
+    }
+
+    #[test]
+    fn every_route_is_found_and_with_a_version_too() {
+        for (method, path, expected) in [
+            ("GET", "/_ping", Route::Ping),
+            ("GET", "/version", Route::Version),
+            ("GET", "/info", Route::Info),
+            ("GET", "/funcs", Route::ListFunctions),
+            ("POST", "/funcs/create", Route::CreateFunction),
+            ("GET", "/funcs/a", Route::InspectFunction("a".into())),
+            ("PUT", "/funcs/a", Route::UpdateFunction("a".into())),
+            ("DELETE", "/funcs/a", Route::RemoveFunction("a".into())),
+            ("GET", "/funcs/create", Route::InspectFunction("create".into())),
+            ("GET", "/images/json", Route::ListImages),
+            ("POST", "/images/load", Route::LoadImage),
+            ("GET", "/images/ubuntu/json", Route::InspectImage("ubuntu".into())),
+            ("GET", "/images/a/b%3A1/json", Route::InspectImage("a/b:1".into())),
+            ("GET", "/images/json/json", Route::InspectImage("json".into())),
+            ("DELETE", "/images/localhost:5000/a/b:1", Route::RemoveImage("localhost:5000/a/b:1".into())),
+            ("DELETE", "/images/json", Route::RemoveImage("json".into())),
+        ] {
+            assert_eq!(at(method, path), Ok(expected.clone()), "{method} {path}");
+            let versioned: &'static str = format!("/v1.23{path}").leak();
+            assert_eq!(at(method, versioned), Ok(expected), "{method} {versioned}");
+        }
+        for method in ["GET", "POST", "PUT", "DELETE"] {
+            let expected = Route::CallSync { name: "f".into(), uuid: "u".into() };
+            assert_eq!(at(method, "/call/f/u/sync"), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_route_says_why() {
+        for path in ["", "x", "*", "//", "/", "/funcs/", "//funcs", "/funcs//a", "/funcs/..", "/./funcs"] {
+            assert!(matches!(at("GET", path), Err(NoRoute::BadPath(_))), "{path}");
+        }
+        for path in
+            ["/funcs/%2e%2e", "/funcs/%2E", "/images/a%2Fb/json", "/funcs/a%2fb", "/funcs/%ff", "/call/f/u/%2Fsync"]
+        {
+            assert!(matches!(at("GET", path), Err(NoRoute::BadPath(_))), "{path}");
+        }
+        let deep: &'static str = format!("/images{}/json", "/a".repeat(200)).leak();
+        assert!(matches!(at("GET", deep), Err(NoRoute::BadPath(_))));
+        for path in [
+            "/nothing",
+            "/v1.23",
+            "/v1.x/funcs",
+            "/v2.0/funcs",
+            "/images",
+            "/funcs/a/b",
+            "/v1.23/call/f/u/sync",
+            "/call/f",
+        ] {
+            assert_eq!(at("GET", path), Err(NoRoute::Unknown), "{path}");
+        }
+        assert_eq!(at("POST", "/call/f/u"), Err(NoRoute::NotSync));
+    }
+
+    #[test]
+    fn another_method_is_told_which_are_allowed() {
+        for (method, path, allowed) in [
+            ("POST", "/_ping", "GET"),
+            ("DELETE", "/version", "GET"),
+            ("PUT", "/funcs", "GET"),
+            ("PATCH", "/funcs/create", "DELETE, GET, POST, PUT"),
+            ("POST", "/funcs/a", "DELETE, GET, PUT"),
+            ("PUT", "/images/json", "DELETE, GET"),
+            ("GET", "/images/load", "DELETE, POST"),
+            ("GET", "/images/ubuntu", "DELETE"),
+            ("POST", "/images/ubuntu/json", "GET"),
+            ("HEAD", "/call/f/u/sync", "GET, POST, PUT, DELETE"),
+        ] {
+            assert_eq!(at(method, path), Err(NoRoute::Method(allowed)), "{method} {path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_is_read_as_another(path in "(/|%2[fFeE]|[.a-z:%]){0,40}") {
+            let path = format!("/{path}");
+            if let Ok(route) = route(&Method::GET, &path) {
+                let name = match &route {
+                    Route::InspectFunction(name) => name.to_string(),
+                    Route::InspectImage(name) => name.clone(),
+                    _ => return Ok(()),
+                };
+                prop_assert!(!name.split('/').any(|segment| matches!(segment, "" | "." | "..")));
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! A client of the API: the only place of the command line that knows HTTP.
+
+use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use std::error::Error as StdError;
+use std::fmt;
+use std::str::FromStr;
+use tokio::net::TcpStream;
+use tokio_util::task::AbortOnDropHandle;
+
+/// What stays as it is in a path or a query: RFC 3986's unreserved characters.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The longest error message that is read, in bytes.
+const MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// The largest answer that is taken in whole, in bytes: more than any output or list.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// `http://HOST[:PORT]`, and perhaps a path that all others come behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServerUrl {
+    /// `host:port`, as it goes into `Host`.
+    authority: String,
+    /// Without a slash at its end.
+    path: String,
+}
+
+impl FromStr for ServerUrl {
+    type Err = String;
+
+    fn from_str(url: &str) -> Result<Self, String> {
+        if url.starts_with("https://") {
+            return Err("this version speaks http only".to_owned());
+        }
+        let uri: hyper::Uri = url.parse().map_err(|e| format!("{e}"))?;
+        match (uri.scheme_str(), uri.authority()) {
+            (Some("http"), Some(authority)) if uri.query().is_none() => {
+                Ok(Self { authority: authority.to_string(), path: uri.path().trim_end_matches('/').to_owned() })
+            }
+            _ => Err("must be a URL like http://127.0.0.1:8080".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority, self.path)
+    }
+}
+
+impl ServerUrl {
+    pub(super) fn client(self) -> Client {
+        Client { server: self }
+    }
+}
+
+/// Asks one server.
+pub(super) struct Client {
+    server: ServerUrl,
+}
+
+/// The beginning of an answer. Its connection ends with it.
+pub(super) struct Reply {
+    response: Response<Incoming>,
+    _connection: AbortOnDropHandle<()>,
+}
+
+/// What is sent along.
+pub(super) struct Payload<B> {
+    pub(super) media_type: &'static str,
+    pub(super) body: B,
+}
+
+impl Client {
+    /// The server that is asked.
+    pub(super) fn server(&self) -> &ServerUrl {
+        &self.server
+    }
+
+    /// Asks without a body.
+    ///
+    /// # Errors
+    /// When there is no server, or it refuses: with the words that it has for that.
+    pub(super) async fn ask(&self, method: Method, target: &str) -> anyhow::Result<Reply> {
+        let request = Request::builder().method(method);
+        self.send(request, target, Full::new(Bytes::new())).await
+    }
+
+    /// Asks with a body.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(super) async fn post<B>(&self, target: &str, payload: Payload<B>) -> anyhow::Result<Reply>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let media_type = HeaderValue::from_static(payload.media_type);
+        let request = Request::builder().method(Method::POST).header(CONTENT_TYPE, media_type);
+        self.send(request, target, payload.body).await
+    }
+
+    /// Asks for JSON.
+    ///
+    /// # Errors
+    /// As [`Client::ask`], or when the answer is not what it should be.
+    pub(super) async fn get<T: DeserializeOwned>(&self, target: &str) -> anyhow::Result<T> {
+        self.ask(Method::GET, target).await?.json().await
+    }
+
+    /// Where functions are called.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(super) async fn func_endpoint(&self) -> anyhow::Result<ServerUrl> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Info {
+            func_endpoint: Option<String>,
+        }
+        let Info { func_endpoint } = self.get("/info").await?;
+        func_endpoint
+            .map_or_else(|| Ok(self.server.clone()), |url| url.parse().map_err(|e: String| anyhow!("{url}: {e}")))
+    }
+
+    async fn send<B>(&self, request: hyper::http::request::Builder, target: &str, body: B) -> anyhow::Result<Reply>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let ServerUrl { authority, path } = &self.server;
+        let address = if authority.rsplit(']').next().is_some_and(|end| end.contains(':')) {
+            authority.clone()
+        } else {
+            format!("{authority}:80")
+        };
+        let tcp = TcpStream::connect(&address).await.with_context(|| {
+            format!("no server answers at {}: is `hyperfunc serve` running? (--server names another)", self.server)
+        })?;
+        // Without it a connection is only slower.
+        let _ = tcp.set_nodelay(true);
+        let (mut sender, connection) = http1::handshake(TokioIo::new(tcp)).await?;
+        // How it ends, the answer tells.
+        let connection = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
+        let request = request.uri(format!("{path}{target}")).header(HOST, authority).body(body)?;
+        let response = sender.send_request(request).await.with_context(|| format!("asking {}", self.server))?;
+        Reply { response, _connection: connection }.checked().await
+    }
+}
+
+impl Reply {
+    /// This, if it is a success.
+    async fn checked(self) -> anyhow::Result<Self> {
+        let status = self.response.status();
+        if status.is_success() {
+            return Ok(self);
+        }
+        let limited = http_body_util::Limited::new(self.response.into_body(), MESSAGE_BYTES_MAX);
+        let message = limited.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        match String::from_utf8_lossy(&message).trim() {
+            "" => bail!("the server answers {status}"),
+            message => bail!("{message}"),
+        }
+    }
+
+    /// The whole body.
+    ///
+    /// # Errors
+    /// When it breaks off.
+    pub(super) async fn bytes(self) -> anyhow::Result<Bytes> {
+        let limited = http_body_util::Limited::new(self.response.into_body(), ANSWER_BYTES_MAX);
+        let body = limited.collect().await.map_err(|e| anyhow!("the answer broke off: {e}"))?;
+        Ok(body.to_bytes())
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// When it breaks off, or is not what it should be.
+    pub(super) async fn json<T: DeserializeOwned>(self) -> anyhow::Result<T> {
+        serde_json::from_slice(&self.bytes().await?).context("the server's answer makes no sense")
+    }
+
+    /// The next piece of the body; `None` at its end.
+    ///
+    /// # Errors
+    /// When it breaks off.
+    pub(super) async fn piece(&mut self) -> anyhow::Result<Option<Bytes>> {
+        while let Some(frame) = self.response.frame().await {
+            if let Ok(data) = frame.context("the answer broke off")?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A text as one segment of a path or one value of a query.
+pub(super) fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, UNRESERVED).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_checked() {
+        for (url, shown) in [
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://localhost:1/", "http://localhost:1"),
+            ("http://[::1]/a/", "http://[::1]/a"),
+        ] {
+            assert_eq!(url.parse::<ServerUrl>().unwrap().to_string(), shown);
+        }
+        for bad in ["", "127.0.0.1:8080", "https://x", "ftp://x", "http://", "http://x?y"] {
+            assert!(bad.parse::<ServerUrl>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_are_escaped_for_a_path() {
+        assert_eq!(escaped("a-b.c_d~e/f:g h"), "a-b.c_d~e%2Ff%3Ag%20h");
+    }
+}

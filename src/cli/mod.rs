@@ -1,0 +1,143 @@
+//! The command line: `serve` is the server, everything else is a client of it (`docs/api.md` section 8).
+//!
+//! Data goes to stdout, everything else to stderr.
+
+mod call;
+mod client;
+mod create;
+mod host;
+mod images;
+mod inspect;
+mod load;
+mod ls;
+mod output;
+mod rm;
+mod serve;
+mod version;
+
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::io;
+
+/// What a verb that failed exits with; wrong usage exits with 2.
+const FAILED: u8 = 1;
+
+/// A self-hosted function runtime: functions are defined over HTTP, and every call runs a WebAssembly module in a
+/// fresh sandbox.
+#[derive(Parser)]
+#[command(name = "hyperfunc", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the server
+    Serve(Box<serve::Serve>),
+    /// Load a module and give it a name
+    Load(Remote<load::Load>),
+    /// List the images
+    Images(Remote<images::Images>),
+    #[command(flatten)]
+    Func(FuncVerb),
+    /// The verbs for functions, as the Hyper command line has them
+    #[command(name = "func", subcommand)]
+    Nested(FuncVerb),
+    /// Show the versions of this program and of the server
+    Version(Remote<version::Version>),
+}
+
+#[derive(Subcommand)]
+enum FuncVerb {
+    /// Define a function
+    Create(Box<Remote<create::Create>>),
+    /// List the functions
+    Ls(Remote<ls::Ls>),
+    /// Show functions as JSON
+    Inspect(Remote<inspect::Inspect>),
+    /// Remove functions
+    Rm(Remote<rm::Rm>),
+    /// Call a function: stdin is what it gets, stdout what it answers
+    Call(Remote<call::Call>),
+}
+
+/// A verb that asks a server.
+#[derive(clap::Args)]
+struct Remote<V: clap::Args> {
+    /// The server to ask
+    #[arg(long, env = "HYPERFUNC_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    server: client::ServerUrl,
+    #[command(flatten)]
+    verb: V,
+}
+
+/// Runs the program with these arguments, the first of which is its own name, and returns its exit status.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let verb = match Arguments::try_parse_from(arguments) {
+        Ok(Arguments { verb }) => verb,
+        Err(error) => {
+            // Help and the version are printed this way too.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(FAILED);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::problem(&format!("cannot start: {error}"));
+            return FAILED;
+        }
+    };
+    let result = runtime.block_on(verb.run());
+    // A guest may hold its thread for longer than anybody wants to wait.
+    runtime.shutdown_background();
+    match result {
+        Ok(status) => status,
+        // Whoever read our output has seen enough.
+        Err(error) if is_broken_pipe(&error) => 0,
+        Err(error) => {
+            output::problem(&format!("{error:#}"));
+            FAILED
+        }
+    }
+}
+
+impl Verb {
+    async fn run(self) -> anyhow::Result<u8> {
+        match self {
+            Self::Serve(serve) => serve.run().await,
+            Self::Load(Remote { server, verb }) => verb.run(&server.client()).await,
+            Self::Images(Remote { server, verb }) => verb.run(&server.client()).await,
+            Self::Func(verb) | Self::Nested(verb) => verb.run().await,
+            Self::Version(Remote { server, verb }) => verb.run(&server.client()).await,
+        }
+    }
+}
+
+impl FuncVerb {
+    async fn run(self) -> anyhow::Result<u8> {
+        match self {
+            Self::Create(create) => create.verb.run(&create.server.client()).await,
+            Self::Ls(Remote { server, verb }) => verb.run(&server.client()).await,
+            Self::Inspect(Remote { server, verb }) => verb.run(&server.client()).await,
+            Self::Rm(Remote { server, verb }) => verb.run(&server.client()).await,
+            Self::Call(Remote { server, verb }) => verb.run(&server.client()).await,
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,65 @@
+//! What people and programs read.
+
+use comfy_table::{Table, presets};
+use serde::Serialize;
+use std::io::{self, Write as _};
+
+/// Says on stderr what went wrong.
+pub(super) fn problem(text: &str) {
+    // If nobody listens there, nobody needs to know.
+    let _ = writeln!(io::stderr(), "hyperfunc: {text}");
+}
+
+/// Writes a line to stdout.
+pub(super) fn line(text: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{text}")
+}
+
+/// Writes JSON to stdout, for people to read.
+pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    Ok(line(&serde_json::to_string_pretty(value)?)?)
+}
+
+/// Writes a table to stdout.
+pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header.to_vec());
+    // No line is broken: what does not fit is for the terminal to wrap.
+    table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
+    table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 3));
+    }
+    table.lines().try_for_each(|text| line(text.trim_end()))
+}
+
+/// The beginning of an id or a digest, as Docker shows it.
+pub(super) fn short(id: &str) -> &str {
+    let hex = id.strip_prefix("sha256:").unwrap_or(id);
+    hex.get(..12).unwrap_or(hex)
+}
+
+/// A number of bytes for people: `27.1 KB`.
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["B", "KB", "MB", "GB"];
+    let mut amount = bytes as f64;
+    let mut unit = 0;
+    while amount >= 1024.0 && unit + 1 < UNITS.len() {
+        amount /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{amount:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_and_ids_are_short() {
+        assert_eq!((bytes(1023).as_str(), bytes(1536).as_str()), ("1023 B", "1.5 KB"));
+        assert_eq!(bytes(5 << 40), "5120.0 GB");
+        assert_eq!(short(&format!("sha256:{}", "ab".repeat(32))), "abababababab");
+        assert_eq!(short("x"), "x");
+    }
+}

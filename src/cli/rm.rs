@@ -1,0 +1,33 @@
+//! `rm`: removes functions.
+
+use super::client::{Client, escaped};
+use super::{FAILED, output};
+use hyper::Method;
+
+#[derive(clap::Args)]
+pub(super) struct Rm {
+    /// End the calls that run
+    #[arg(short, long)]
+    force: bool,
+    /// The functions
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+}
+
+impl Rm {
+    /// Removes what it can, and says what it cannot.
+    pub(super) async fn run(self, client: &Client) -> anyhow::Result<u8> {
+        let mut status = 0;
+        for name in &self.names {
+            let target = format!("/funcs/{}?force={}", escaped(name), u8::from(self.force));
+            match client.ask(Method::DELETE, &target).await {
+                Ok(_) => output::line(name)?,
+                Err(error) => {
+                    output::problem(&format!("{error:#}"));
+                    status = FAILED;
+                }
+            }
+        }
+        Ok(status)
+    }
+}

@@ -1,0 +1,211 @@
+//! `serve`: puts the rooms together, and takes them apart again.
+
+use super::{host, output};
+use crate::api::{Api, Face, Faces, Listener, Server};
+use crate::config::{Config, Host, LogFormat, RawConfig};
+use crate::engine::{self, Engine};
+use crate::image::ImageFiles;
+use crate::service::{self, Service};
+use crate::store::SqliteStore;
+use anyhow::{Context as _, anyhow, bail};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, File};
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// How long the last answers may take on their way out.
+const LAST_ANSWERS_MAX: Duration = Duration::from_secs(3);
+/// Exit statuses of a server that was told twice to end: as if the signal had killed it.
+const KILLED_BY: [(SignalKind, u8); 2] = [(SignalKind::interrupt(), 130), (SignalKind::terminate(), 143)];
+
+#[derive(clap::Args)]
+pub(super) struct Serve {
+    /// A TOML file of settings: max-running = 100 and so on
+    #[arg(long, env = "HYPERFUNC_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: RawConfig,
+}
+
+impl Serve {
+    /// Runs the server until it is told to end, or must.
+    pub(super) async fn run(self) -> anyhow::Result<u8> {
+        let file = self.config.as_deref().map(read_settings).transpose()?.unwrap_or_default();
+        let this_host = Host { memory_bytes: host::memory_available(), data: host::data_dir() };
+        let config = Config::new(self.settings.or(file), this_host)?;
+        start_log(&config)?;
+        host::raise_open_files();
+        let mut signals = Signals::listen()?;
+        let listeners = bind(&config)?;
+        let _lock = DataLock::take(&config.data)?;
+        let service = start_service(&config).await?;
+
+        let addresses = Addresses::of(&config, &listeners)?;
+        let api = Api {
+            service: service.clone(),
+            func_endpoint: addresses.func_endpoint.clone(),
+            memory_total: host::memory_total(),
+        };
+        let server = Server::start(api, listeners, config.connections_max);
+        addresses.announce(&config.data)?;
+
+        tokio::select! {
+            _ = signals.next() => {}
+            reason = service.failed() => {
+                // What it promised is on disk or was never said; whoever starts it again finds out.
+                bail!("stopped: what is stored cannot be trusted any more: {reason}");
+            }
+        }
+        tokio::select! {
+            () = drain(service, server, config.drain) => Ok(0),
+            status = signals.next() => Ok(status),
+        }
+    }
+}
+
+fn read_settings(file: &Path) -> anyhow::Result<RawConfig> {
+    let shown = file.display();
+    let text = fs::read_to_string(file).with_context(|| format!("{shown}"))?;
+    RawConfig::from_toml(&text).map_err(|e| anyhow!("{shown}: {e}"))
+}
+
+fn start_log(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log).with_context(|| format!("--log {}", config.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match config.log_format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    started.map_err(|e| anyhow!("the log: {e}"))
+}
+
+fn bind(config: &Config) -> anyhow::Result<Vec<Listener>> {
+    let listener = |setting: &str, address: SocketAddr, faces| {
+        Listener::bind(address, faces).with_context(|| format!("--{setting} {address}"))
+    };
+    Ok(match config.func_listen {
+        None => vec![listener("listen", config.listen, Faces::Both)?],
+        Some(func_listen) => vec![
+            listener("listen", config.listen, Faces::Only(Face::Management))?,
+            listener("func-listen", func_listen, Faces::Only(Face::Functions))?,
+        ],
+    })
+}
+
+async fn start_service(config: &Config) -> anyhow::Result<Service> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|e| anyhow!("no random bytes: {e}"))?;
+    let files = ImageFiles::open(&config.data, key)?;
+    let store = SqliteStore::open(&config.data.join("hyperfunc.db"))?;
+    let engine = Engine::new(engine::Settings {
+        instances_max: config.instances_max,
+        memory_budget_bytes: config.memory_bytes,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+    })?;
+    let settings = service::Settings {
+        bounds: config.bounds,
+        sync_wait: config.sync_wait,
+        quota: config.quota,
+        image_bytes_max: config.image_bytes_max,
+    };
+    Ok(Service::start(settings, Arc::new(store), files, engine).await?)
+}
+
+/// Lets what runs end, for a while; then ends the rest.
+async fn drain(service: Service, server: Server, within: Duration) {
+    service.drain();
+    let calls = service.load().running;
+    tracing::info!(calls, "ending: waiting for the calls that run; a second signal ends at once");
+    if tokio::time::timeout(within, service.idle()).await.is_err() {
+        tracing::warn!(calls = service.load().running, "calls that did not end in time are cut off");
+    }
+    server.finish(LAST_ANSWERS_MAX).await;
+}
+
+/// The two signals that end a server.
+struct Signals([(Signal, u8); 2]);
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let [interrupt, terminate] = KILLED_BY;
+        Ok(Self([(signal(interrupt.0)?, interrupt.1), (signal(terminate.0)?, terminate.1)]))
+    }
+
+    /// Waits for one, and returns the exit status of a process that it kills.
+    async fn next(&mut self) -> u8 {
+        let [(interrupt, interrupted), (terminate, terminated)] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => *interrupted,
+            _ = terminate.recv() => *terminated,
+        }
+    }
+}
+
+/// The data directory is this process's alone while this is held.
+struct DataLock {
+    _file: File,
+}
+
+impl DataLock {
+    fn take(data: &Path) -> anyhow::Result<Self> {
+        let shown = data.display();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(data).with_context(|| format!("--data {shown}"))?;
+        let path = data.join("lock");
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("{}", path.display()))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            // It says only whom to look for.
+            let _ = file.read_to_string(&mut holder);
+            bail!("--data {shown}: another server uses it: process {}", holder.trim());
+        }
+        let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        written.with_context(|| format!("{}", path.display()))?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Where the server can be reached.
+struct Addresses {
+    management: SocketAddr,
+    functions: Option<SocketAddr>,
+    /// Where functions are called, if not where they are managed.
+    func_endpoint: Option<String>,
+}
+
+impl Addresses {
+    fn of(config: &Config, listeners: &[Listener]) -> anyhow::Result<Self> {
+        let address = |at: usize| listeners.get(at).map(Listener::address).transpose();
+        let functions = address(1)?;
+        let func_endpoint = config.public_url.clone().or_else(|| functions.map(|address| format!("http://{address}")));
+        let management = address(0)?.unwrap_or(config.listen);
+        Ok(Self { management, functions, func_endpoint })
+    }
+
+    /// Says where the server is, where its data is, and what to do next.
+    fn announce(&self, data: &Path) -> anyhow::Result<()> {
+        let Self { management, functions, .. } = self;
+        let program = std::env::args().next().unwrap_or_else(|| "hyperfunc".to_owned());
+        let elsewhere =
+            if management.port() == 8080 { String::new() } else { format!(" --server http://{management}") };
+        output::line(&format!("hyperfunc {} listens on http://{management}", env!("CARGO_PKG_VERSION")))?;
+        if let Some(functions) = functions {
+            output::line(&format!("functions are called on http://{functions}"))?;
+        }
+        output::line(&format!("data is in {}", data.display()))?;
+        output::line(&format!("next: {program} load{elsewhere} FILE.wasm -t NAME"))?;
+        Ok(std::io::stdout().flush()?)
+    }
+}

@@ -1,0 +1,453 @@
+//! Settings of the server: what was typed, and what was meant by it.
+//!
+//! A setting is taken from its flag, else from `HYPERFUNC_*`, else from the TOML file, else from the defaults below.
+//! [`RawConfig`] is one list for all of them; [`Config::new`] checks it and says which setting is wrong.
+
+use crate::domain::{MB, Quota};
+use crate::service::scheduler::Bounds;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Where the server listens.
+const LISTEN: &str = "127.0.0.1:8080";
+/// Calls that may run at once.
+const MAX_RUNNING: u32 = 100;
+/// The most that [`MAX_RUNNING`] may be set to: each call has a slot of 4 GiB of address space, of which there are 128 TiB
+/// for two pools.
+const MAX_RUNNING_MAX: u32 = 10_000;
+/// Calls of one account that may wait.
+const MAX_PENDING: usize = 10_000;
+/// Bytes of request bodies of one account that may wait.
+const MAX_PENDING_BYTES: u64 = 1024 * MB;
+/// How long a synchronous call may wait to start.
+const SYNC_WAIT: Duration = Duration::from_secs(60);
+/// How long running calls may take to end once the server was asked to.
+const DRAIN: Duration = Duration::from_secs(30);
+/// What running guests may hold of the machine's memory, in percent.
+const MEMORY_PERCENT: u64 = 75;
+/// The least memory budget that makes sense: one call of the smallest size, in bytes.
+const MEMORY_MIN: u64 = 64 * MB;
+/// The largest module, in bytes.
+const MAX_IMAGE_BYTES: u64 = 64 * MB;
+/// The most that [`MAX_IMAGE_BYTES`] may be set to, in bytes: a module is held in memory while it is compiled.
+const MAX_IMAGE_BYTES_MAX: u64 = 1024 * MB;
+/// Functions of one account.
+const QUOTA_FUNCTIONS: u64 = 10_000;
+/// Images of one account.
+const QUOTA_IMAGES: u64 = 1_000;
+/// Bytes of modules of one account.
+const QUOTA_IMAGE_BYTES: u64 = 10 * 1024 * MB;
+/// Connections that may be open at once. Idle ones are closed after ten seconds.
+const MAX_CONNECTIONS: usize = 10_000;
+/// No wait may be longer, in seconds.
+const SECONDS_MAX: u64 = 86_400;
+
+/// A number of bytes: `64MB`, `1GB`, or a plain number. MB = 2^20.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Text")]
+pub struct Bytes(u64);
+
+/// A time: `30`, `30s`, `500ms`, `5m`; a plain number is seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Text")]
+pub struct Wait(Duration);
+
+/// An amount of memory: bytes, or a part of the machine's such as `75%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Text")]
+pub enum Memory {
+    /// In bytes.
+    Bytes(u64),
+    /// Of the machine or its control group, whichever is less.
+    Percent(u64),
+}
+
+/// A value in TOML that may stand there as a number or a string.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Text {
+    Number(u64),
+    String(String),
+}
+
+macro_rules! read_as_text {
+    ($($setting:ty),*) => {$(
+        impl TryFrom<Text> for $setting {
+            type Error = String;
+
+            fn try_from(text: Text) -> Result<Self, String> {
+                match text {
+                    Text::Number(number) => number.to_string().parse(),
+                    Text::String(text) => text.parse(),
+                }
+            }
+        }
+    )*};
+}
+read_as_text!(Bytes, Wait, Memory);
+
+/// A number and the unit behind it.
+fn with_unit(text: &str) -> Option<(u64, &str)> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    Some((text[..digits].parse().ok()?, text[digits..].trim()))
+}
+
+impl FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bytes = with_unit(text).and_then(|(number, unit)| {
+            let factor = match unit.to_ascii_uppercase().as_str() {
+                "" | "B" => 1,
+                "K" | "KB" => 1 << 10,
+                "M" | "MB" => MB,
+                "G" | "GB" => 1 << 30,
+                _ => return None,
+            };
+            number.checked_mul(factor)
+        });
+        bytes.map(Self).ok_or_else(|| format!("{text:?} is not a number of bytes such as 64MB or 1GB"))
+    }
+}
+
+impl FromStr for Wait {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wait = with_unit(text).and_then(|(number, unit)| match unit {
+            "" | "s" => Some(Duration::from_secs(number)),
+            "ms" => Some(Duration::from_millis(number)),
+            "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
+            "h" => Some(Duration::from_secs(number.checked_mul(3600)?)),
+            _ => None,
+        });
+        wait.filter(|wait| wait.as_secs() <= SECONDS_MAX)
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is not a time such as 30s, 500ms or 5m, at most a day"))
+    }
+}
+
+impl FromStr for Memory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_suffix('%') {
+            Some(percent) => match percent.trim().parse() {
+                Ok(percent @ 1..=100) => Ok(Self::Percent(percent)),
+                _ => Err(format!("{text:?} is not between 1% and 100%")),
+            },
+            None => {
+                text.parse().map(|Bytes(bytes)| Self::Bytes(bytes)).map_err(|e| format!("{e}, nor a part such as 75%"))
+            }
+        }
+    }
+}
+
+/// The settings as they were written: on the command line, in the environment, or in the TOML file.
+#[derive(Debug, Clone, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RawConfig {
+    /// Where to listen; a loopback address [default: 127.0.0.1:8080]
+    #[arg(long, env = "HYPERFUNC_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Moves the function endpoint to a listener of its own, on any address
+    #[arg(long, env = "HYPERFUNC_FUNC_LISTEN", value_name = "ADDR")]
+    pub func_listen: Option<SocketAddr>,
+    /// The URL at which callers reach the function endpoint, if it is not where it listens
+    #[arg(long, env = "HYPERFUNC_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Where everything is kept [default: the XDG data directory, ~/.local/share/hyperfunc]
+    #[arg(long, env = "HYPERFUNC_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Calls that may run at once [default: 100]
+    #[arg(long, env = "HYPERFUNC_MAX_RUNNING", value_name = "N")]
+    pub max_running: Option<u32>,
+    /// Calls of one account that may run at once [default: as --max-running]
+    #[arg(long, env = "HYPERFUNC_ACCOUNT_RUNNING", value_name = "N")]
+    pub account_running: Option<u32>,
+    /// Calls of one account that may wait [default: 10000]
+    #[arg(long, env = "HYPERFUNC_MAX_PENDING", value_name = "N")]
+    pub max_pending: Option<usize>,
+    /// Request bodies of one account that may wait [default: 1GB]
+    #[arg(long, env = "HYPERFUNC_MAX_PENDING_BYTES", value_name = "BYTES")]
+    pub max_pending_bytes: Option<Bytes>,
+    /// How long a synchronous call may wait to start [default: 60s]
+    #[arg(long, env = "HYPERFUNC_SYNC_WAIT", value_name = "TIME")]
+    pub sync_wait: Option<Wait>,
+    /// What running guests may hold together, in bytes or as a part of the machine's memory [default: 75%]
+    #[arg(long, env = "HYPERFUNC_MEMORY", value_name = "BYTES|N%")]
+    pub memory: Option<Memory>,
+    /// How long running calls may take to end after SIGTERM [default: 30s]
+    #[arg(long, env = "HYPERFUNC_DRAIN", value_name = "TIME")]
+    pub drain: Option<Wait>,
+    /// The largest module [default: 64MB]
+    #[arg(long, env = "HYPERFUNC_MAX_IMAGE_BYTES", value_name = "BYTES")]
+    pub max_image_bytes: Option<Bytes>,
+    /// Functions of one account [default: 10000]
+    #[arg(long, env = "HYPERFUNC_QUOTA_FUNCTIONS", value_name = "N")]
+    pub quota_functions: Option<u64>,
+    /// Images of one account [default: 1000]
+    #[arg(long, env = "HYPERFUNC_QUOTA_IMAGES", value_name = "N")]
+    pub quota_images: Option<u64>,
+    /// Bytes of modules of one account [default: 10GB]
+    #[arg(long, env = "HYPERFUNC_QUOTA_IMAGE_BYTES", value_name = "BYTES")]
+    pub quota_image_bytes: Option<Bytes>,
+    /// Connections that may be open at once [default: 10000]
+    #[arg(long, env = "HYPERFUNC_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// What the log tells: error, warn, info, debug, or a filter such as `hyperfunc=debug` [default: info]
+    #[arg(long, env = "HYPERFUNC_LOG", value_name = "LEVEL")]
+    pub log: Option<String>,
+    /// How the log is written [default: text]
+    #[arg(long, env = "HYPERFUNC_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// How the server's log is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl RawConfig {
+    /// These settings, and where one is absent that of `weaker`.
+    #[must_use]
+    pub fn or(self, weaker: Self) -> Self {
+        Self {
+            listen: self.listen.or(weaker.listen),
+            func_listen: self.func_listen.or(weaker.func_listen),
+            public_url: self.public_url.or(weaker.public_url),
+            data: self.data.or(weaker.data),
+            max_running: self.max_running.or(weaker.max_running),
+            account_running: self.account_running.or(weaker.account_running),
+            max_pending: self.max_pending.or(weaker.max_pending),
+            max_pending_bytes: self.max_pending_bytes.or(weaker.max_pending_bytes),
+            sync_wait: self.sync_wait.or(weaker.sync_wait),
+            memory: self.memory.or(weaker.memory),
+            drain: self.drain.or(weaker.drain),
+            max_image_bytes: self.max_image_bytes.or(weaker.max_image_bytes),
+            quota_functions: self.quota_functions.or(weaker.quota_functions),
+            quota_images: self.quota_images.or(weaker.quota_images),
+            quota_image_bytes: self.quota_image_bytes.or(weaker.quota_image_bytes),
+            max_connections: self.max_connections.or(weaker.max_connections),
+            log: self.log.or(weaker.log),
+            log_format: self.log_format.or(weaker.log_format),
+        }
+    }
+
+    /// Reads a settings file.
+    ///
+    /// # Errors
+    /// Names the line and the setting that is unknown or wrong.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|e| e.to_string())
+    }
+}
+
+/// A setting that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("--{setting}: {problem}")]
+pub struct Invalid {
+    setting: &'static str,
+    problem: String,
+}
+
+/// The settings of a server, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where management, and without [`Config::func_listen`] everything, is served.
+    pub listen: SocketAddr,
+    /// Where the function endpoint is served if not there.
+    pub func_listen: Option<SocketAddr>,
+    /// The function endpoint as callers see it, without a slash at its end; `None` is where it listens.
+    pub public_url: Option<String>,
+    /// The data directory.
+    pub data: PathBuf,
+    /// The bounds of running and waiting.
+    pub bounds: Bounds,
+    /// [`Bounds::running`] again, as the engine counts.
+    pub instances_max: NonZeroU32,
+    /// How long a synchronous call may wait to start.
+    pub sync_wait: Duration,
+    /// What running guests may hold together, in bytes.
+    pub memory_bytes: u64,
+    /// How long running calls may take to end once the server was asked to.
+    pub drain: Duration,
+    /// The largest module, in bytes.
+    pub image_bytes_max: u64,
+    /// What one account may own.
+    pub quota: Quota,
+    /// Connections that may be open at once.
+    pub connections_max: NonZeroUsize,
+    /// What the log tells.
+    pub log: String,
+    /// How it is written.
+    pub log_format: LogFormat,
+}
+
+/// What the checks need to know of the host.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The memory of the machine or its control group, in bytes.
+    pub memory_bytes: u64,
+    /// The data directory of a user who names none.
+    pub data: Option<PathBuf>,
+}
+
+impl Config {
+    /// Checks the settings and fills in the defaults.
+    ///
+    /// # Errors
+    /// Names the first setting that is wrong, and its bounds.
+    pub fn new(raw: RawConfig, host: Host) -> Result<Self, Invalid> {
+        let listen = raw.listen.map_or_else(|| LISTEN.parse().map_err(|_| invalid("listen", "is no address")), Ok)?;
+        if !listen.ip().is_loopback() {
+            let problem = format!(
+                "{listen} can be reached from other machines, and this version has no credentials to keep them out; \
+                 use a loopback address such as {LISTEN} (--func-listen may be any)"
+            );
+            return Err(invalid("listen", problem));
+        }
+        let running = between("max-running", raw.max_running, MAX_RUNNING, 1, MAX_RUNNING_MAX)?;
+        let account_running = between("account-running", raw.account_running, running, 1, MAX_RUNNING_MAX)?;
+        let memory_bytes = match raw.memory.unwrap_or(Memory::Percent(MEMORY_PERCENT)) {
+            Memory::Bytes(bytes) => bytes,
+            Memory::Percent(percent) => host.memory_bytes / 100 * percent,
+        };
+        let memory_bytes = between("memory", Some(memory_bytes), 0, MEMORY_MIN, u64::MAX)?;
+        let image_bytes_max = raw.max_image_bytes.map(|bytes| bytes.0);
+        Ok(Self {
+            listen,
+            func_listen: raw.func_listen,
+            public_url: raw.public_url.map(checked_url).transpose()?,
+            data: raw.data.or(host.data).ok_or_else(|| invalid("data", "is needed: there is no home directory"))?,
+            bounds: Bounds {
+                running: as_size(running),
+                account_running: as_size(account_running),
+                account_pending: raw.max_pending.unwrap_or(MAX_PENDING),
+                account_pending_bytes: raw.max_pending_bytes.map_or(MAX_PENDING_BYTES, |bytes| bytes.0),
+            },
+            instances_max: NonZeroU32::new(running).unwrap_or(NonZeroU32::MIN),
+            sync_wait: raw.sync_wait.map_or(SYNC_WAIT, |wait| wait.0),
+            memory_bytes,
+            drain: raw.drain.map_or(DRAIN, |wait| wait.0),
+            image_bytes_max: between("max-image-bytes", image_bytes_max, MAX_IMAGE_BYTES, 1, MAX_IMAGE_BYTES_MAX)?,
+            quota: Quota {
+                functions: raw.quota_functions.unwrap_or(QUOTA_FUNCTIONS),
+                images: raw.quota_images.unwrap_or(QUOTA_IMAGES),
+                image_bytes: raw.quota_image_bytes.map_or(QUOTA_IMAGE_BYTES, |bytes| bytes.0),
+            },
+            connections_max: NonZeroUsize::new(raw.max_connections.unwrap_or(MAX_CONNECTIONS))
+                .ok_or_else(|| invalid("max-connections", "must be at least 1"))?,
+            log: raw.log.unwrap_or_else(|| "info".to_owned()),
+            log_format: raw.log_format.unwrap_or_default(),
+        })
+    }
+}
+
+fn invalid(setting: &'static str, problem: impl Into<String>) -> Invalid {
+    Invalid { setting, problem: problem.into() }
+}
+
+fn as_size(number: u32) -> NonZeroUsize {
+    NonZeroUsize::new(number as usize).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn between<T: PartialOrd + std::fmt::Display>(
+    setting: &'static str,
+    value: Option<T>,
+    default: T,
+    min: T,
+    max: T,
+) -> Result<T, Invalid> {
+    let value = value.unwrap_or(default);
+    if (&min..=&max).contains(&&value) {
+        Ok(value)
+    } else {
+        Err(invalid(setting, format!("{value} is not between {min} and {max}")))
+    }
+}
+
+fn checked_url(url: String) -> Result<String, Invalid> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    match rest {
+        Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => {
+            Ok(url.trim_end_matches('/').to_owned())
+        }
+        _ => Err(invalid("public-url", format!("{url:?} is not a URL such as https://functions.example.org"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Host {
+        Host { memory_bytes: 8 << 30, data: Some("/data".into()) }
+    }
+
+    fn config(toml: &str) -> Result<Config, String> {
+        Config::new(RawConfig::from_toml(toml)?, host()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_documentation() {
+        let config = config("").unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.bounds.running.get(), 100);
+        assert_eq!(config.bounds.account_running.get(), 100);
+        assert_eq!(config.bounds.account_pending, 10_000);
+        assert_eq!(config.sync_wait, Duration::from_secs(60));
+        assert_eq!(config.memory_bytes, (8 << 30) / 100 * 75);
+        assert_eq!(config.data, PathBuf::from("/data"));
+    }
+
+    #[test]
+    fn units_are_read() {
+        let config = config("memory = \"1GB\"\nsync-wait = 2\ndrain = \"500ms\"\nmax-image-bytes = 4096").unwrap();
+        assert_eq!((config.memory_bytes, config.image_bytes_max), (1 << 30, 4096));
+        assert_eq!((config.sync_wait, config.drain), (Duration::from_secs(2), Duration::from_millis(500)));
+        for bad in ["1XB", "-1", "", "1.5GB", "99999999999GB"] {
+            assert!(bad.parse::<Bytes>().is_err(), "{bad}");
+        }
+        for bad in ["1y", "2d", "90000", "-1s", ""] {
+            assert!(bad.parse::<Wait>().is_err(), "{bad}");
+        }
+        for bad in ["0%", "101%", "x%"] {
+            assert!(bad.parse::<Memory>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named() {
+        for (toml, name) in [
+            ("listne = 1", "listne"),
+            ("max-running = 0", "--max-running"),
+            ("max-running = 10001", "--max-running"),
+            ("memory = \"1MB\"", "--memory"),
+            ("listen = \"0.0.0.0:80\"", "--listen"),
+            ("public-url = \"ftp://x\"", "--public-url"),
+            ("max-connections = 0", "--max-connections"),
+        ] {
+            let error = config(toml).unwrap_err();
+            assert!(error.contains(name), "{toml}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_stronger_setting_wins() {
+        let flags = RawConfig { max_running: Some(7), ..RawConfig::default() };
+        let both = flags.or(RawConfig::from_toml("max-running = 8\nlisten = \"127.0.0.1:9\"").unwrap());
+        assert_eq!((both.max_running, both.listen.unwrap().port()), (Some(7), 9));
+    }
+}
