@@ -37,6 +37,11 @@ pub(super) enum AnswerBody {
     Loading(Box<LoadingLines>),
 }
 
+/// What tells whoever watches that the server is there.
+pub(super) fn pong() -> Answer {
+    with_body(StatusCode::OK, TEXT, Bytes::from_static(b"OK"))
+}
+
 /// One line of text.
 pub(super) fn text(status: StatusCode, line: &str) -> Answer {
     with_body(status, TEXT, Bytes::from(format!("{line}\n")))

@@ -76,7 +76,7 @@ impl Handler {
             return Err(Error::Draining);
         }
         match route {
-            Route::Ping => Ok(answer::text(StatusCode::OK, "OK")),
+            Route::Ping => Ok(answer::pong()),
             Route::Version => Ok(answer::json(StatusCode::OK, &wire::version())),
             Route::Info => Ok(self.info()),
             Route::ListFunctions => self.list_functions(parts),

@@ -1,0 +1,25 @@
+//! The real server, over real sockets: a file for each behaviour, a server and a data directory for each test.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a test fails by panicking")]
+
+mod harness;
+
+mod busy;
+mod call;
+mod cli;
+mod connections;
+mod durability;
+mod ending;
+mod environment;
+mod fixtures;
+mod fresh;
+mod function_fields;
+mod functions;
+mod hostile;
+mod images;
+mod leaving;
+mod listeners;
+mod open_machine;
+mod seed;
+mod shutdown;
+mod update;
