@@ -1,1 +1,263 @@
-fn main() {}
+//! What a user sees, as ratios to what hyper can do on the same machine in the same run.
+//!
+//! `cargo bench --bench http` prints, each as the median of alternating rounds:
+//!
+//! - `sync_hello`: requests/s of a hello in a fresh sandbox each, against a bare hyper server that answers the same;
+//! - `latency_c1`: what the sandbox adds to the median latency, one request at a time;
+//! - `echo_1mib`: MB/s with 1 MiB in and out, against a bare hyper echo;
+//! - `noisy_neighbour`: `sync_hello` while twice as many guests as cores spin, against without them.
+//!
+//! Server and load share the machine, so the absolute figures are lower than those of a server by itself.
+
+#![allow(clippy::expect_used, reason = "a bench fails by panicking")]
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use hyperfunc::api::{Api, Faces, Listener, Server};
+use hyperfunc::domain::{
+    AccountId, Change, ConfigChange, ContainerSize, FunctionName, ImageReference, MB, Quota, Timeout,
+};
+use hyperfunc::engine::{self, Engine};
+use hyperfunc::image::ImageFiles;
+use hyperfunc::service::scheduler::Bounds;
+use hyperfunc::service::{self, Service};
+use hyperfunc::store::SqliteStore;
+use std::convert::Infallible;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+const HELLO: &[u8] = include_bytes!("../guest-examples/hello/hello.wasm");
+const ECHO: &[u8] = include_bytes!("../guest-examples/echo/echo.wasm");
+/// `(loop (br 0))` as `_start`.
+const SPIN: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x0a\x01\x06_start\0\0\x0a\x09\x01\x07\0\x03\x40\x0c\0\x0b\x0b";
+
+const ROUNDS: usize = 7;
+const ROUND: Duration = Duration::from_millis(800);
+const CONNECTIONS: usize = 16;
+
+fn main() {
+    let runtime = Runtime::new().expect("a runtime");
+    let data = tempfile::tempdir().expect("a directory");
+    let bare = runtime.block_on(bare_hyper());
+    let ours = runtime.block_on(Ours::start(data.path()));
+
+    let hello = Target::new(ours.address, &ours.hello, &[]);
+    let bare_hello = Target::new(bare, "/hello", &[]);
+    let (ours_rate, bare_rate) = alternate(|| bare_hello.rate(CONNECTIONS), || hello.rate(CONNECTIONS));
+    println!(
+        "sync_hello       {:.2} of bare hyper ({ours_rate:.0} to {bare_rate:.0} requests/s)",
+        ours_rate / bare_rate
+    );
+
+    let (ours_micros, bare_micros) = alternate(|| bare_hello.median_micros(), || hello.median_micros());
+    println!(
+        "latency_c1       {:.1} µs more than bare hyper ({ours_micros:.1} to {bare_micros:.1} µs)",
+        ours_micros - bare_micros
+    );
+
+    let mib = vec![b'x'; MB as usize];
+    let (ours_echo, bare_echo) = (Target::new(ours.address, &ours.echo, &mib), Target::new(bare, "/echo", &mib));
+    let (ours_mb, bare_mb) = alternate(|| bare_echo.rate(2), || ours_echo.rate(2));
+    println!("echo_1mib        {:.2} of bare hyper ({ours_mb:.0} to {bare_mb:.0} MB/s)", ours_mb / bare_mb);
+
+    let quiet = ours_rate;
+    let spinners = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+    let spin = Target::new(ours.address, &ours.spin, &[]);
+    let _spinning: Vec<TcpStream> = (0..spinners).map(|_| spin.begin()).collect();
+    let mut micros = Vec::new();
+    let noisy = median((0..ROUNDS).map(|_| hello.measured(CONNECTIONS, &mut micros)).collect());
+    micros.sort_by(f64::total_cmp);
+    let p99 = micros[micros.len() * 99 / 100] / 1000.0;
+    println!(
+        "noisy_neighbour  {:.2} of quiet ({noisy:.0} to {quiet:.0} requests/s), p99 {p99:.2} ms, {spinners} guests spin",
+        noisy / quiet
+    );
+    // Guests that spin are not waited for.
+    std::process::exit(0);
+}
+
+/// A server of ours with three functions.
+struct Ours {
+    address: SocketAddr,
+    hello: String,
+    echo: String,
+    spin: String,
+}
+
+impl Ours {
+    async fn start(data: &std::path::Path) -> Self {
+        let running = NonZeroUsize::new(100).expect("not zero");
+        let engine = Engine::new(engine::Settings {
+            instances_max: NonZeroU32::new(100).expect("not zero"),
+            memory_budget_bytes: 2048 * MB,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        });
+        let settings = service::Settings {
+            bounds: Bounds {
+                running,
+                account_running: running,
+                account_pending: 10_000,
+                account_pending_bytes: 1024 * MB,
+            },
+            sync_wait: Duration::from_secs(60),
+            quota: Quota { functions: 100, images: 100, image_bytes: 1024 * MB },
+            image_bytes_max: 64 * MB,
+        };
+        let store = SqliteStore::open(&data.join("hyperfunc.db")).expect("a store");
+        let files = ImageFiles::open(data, [1; 32]).expect("files");
+        let service =
+            Service::start(settings, Arc::new(store), files, engine.expect("an engine")).await.expect("a service");
+        let (hello, echo) = (function(&service, "hello", HELLO).await, function(&service, "echo", ECHO).await);
+        let spin = function(&service, "spin", SPIN).await;
+        let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Faces::Both).expect("a port");
+        let address = listener.address().expect("an address");
+        let api = Api { service, func_endpoint: None, func_listen: None, memory_total: 0 };
+        // It serves as long as the process lives.
+        std::mem::forget(Server::start(api, vec![listener], NonZeroUsize::MAX));
+        Self { address, hello, echo, spin }
+    }
+}
+
+/// Loads a module and makes a function of it; returns where it is called.
+async fn function(service: &Service, name: &str, wasm: &[u8]) -> String {
+    let account = AccountId::open_to_this_machine();
+    let reference = ImageReference::parse(name).expect("a name");
+    let mut upload = service.begin_upload().await.expect("an upload");
+    upload.write(wasm).expect("written");
+    let received = service.receive(&account, &reference, upload).await.expect("a module");
+    service.load_image(account.clone(), reference.clone(), received).await.expect("loaded");
+    let change = Change {
+        size: Some(ContainerSize::S1),
+        timeout: Some(Timeout::from_seconds(3600).expect("a timeout")),
+        config: ConfigChange { image: Some(reference), ..ConfigChange::default() },
+        ..Change::default()
+    };
+    let name = FunctionName::new(name).expect("a name");
+    let created = service.create_function(account, name.clone(), change).await.expect("created");
+    format!("/call/{name}/{}/sync", created.function.uuid.reveal())
+}
+
+/// A hyper server that answers what our guests answer, and does nothing else.
+async fn bare_hyper() -> SocketAddr {
+    async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let echo = request.uri().path() == "/echo";
+        let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = if echo { body } else { Bytes::from_static(b"Hello, World!\n") };
+        Ok(Response::new(Full::new(body)))
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let _ = tcp.set_nodelay(true);
+            let http = hyper::server::conn::http1::Builder::new();
+            tokio::spawn(async move { http.serve_connection(TokioIo::new(tcp), service_fn(answer)).await });
+        }
+    });
+    address
+}
+
+/// One request to one server, made again and again. Its answers all have the same length.
+struct Target {
+    address: SocketAddr,
+    request: Vec<u8>,
+    answer_bytes: usize,
+}
+
+impl Target {
+    fn new(address: SocketAddr, path: &str, body: &[u8]) -> Self {
+        let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let method = if body.is_empty() { "GET" } else { "POST" };
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{length}\r\n");
+        let request = [head.as_bytes(), body].concat();
+        let mut target = Self { address, request, answer_bytes: 0 };
+        if !path.contains("/spin/") {
+            target.answer_bytes = target.length_of_answer();
+        }
+        target
+    }
+
+    /// Sends the request and leaves.
+    fn begin(&self) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).expect("a connection");
+        stream.set_nodelay(true).expect("no delay");
+        stream.write_all(&self.request).expect("sent");
+        stream
+    }
+
+    fn length_of_answer(&self) -> usize {
+        let mut stream = self.begin();
+        let mut answer = Vec::new();
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            let read = stream.read(&mut piece).expect("an answer");
+            answer.extend_from_slice(&piece[..read]);
+            let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+            let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+            assert!(head.starts_with("http/1.1 200"), "{head}");
+            let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()).expect("a length");
+            return end + 4 + length.parse::<usize>().expect("a number");
+        }
+    }
+
+    /// Requests a second, over so many connections.
+    fn rate(&self, connections: usize) -> f64 {
+        self.measured(connections, &mut Vec::new())
+    }
+
+    /// The same, and how long each took, in microseconds.
+    fn measured(&self, connections: usize, micros: &mut Vec<f64>) -> f64 {
+        let began = Instant::now();
+        let per_connection: Vec<Vec<f64>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..connections).map(|_| scope.spawn(|| self.repeat(began))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a connection's thread")).collect()
+        });
+        let seconds = began.elapsed().as_secs_f64();
+        let requests: usize = per_connection.iter().map(Vec::len).sum();
+        micros.extend(per_connection.into_iter().flatten());
+        requests as f64 / seconds
+    }
+
+    fn median_micros(&self) -> f64 {
+        let mut micros = Vec::new();
+        self.measured(1, &mut micros);
+        median(micros)
+    }
+
+    fn repeat(&self, began: Instant) -> Vec<f64> {
+        let mut stream = TcpStream::connect(self.address).expect("a connection");
+        stream.set_nodelay(true).expect("no delay");
+        let mut answer = vec![0; self.answer_bytes];
+        let mut micros = Vec::new();
+        while began.elapsed() < ROUND {
+            let sent = Instant::now();
+            // A large request and a large answer pass each other.
+            stream.write_all(&self.request).expect("sent");
+            stream.read_exact(&mut answer).expect("answered");
+            micros.push(sent.elapsed().as_secs_f64() * 1e6);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+        micros
+    }
+}
+
+/// The medians of two measurements, taken in turns: ours and the other's.
+fn alternate(mut other: impl FnMut() -> f64, mut ours: impl FnMut() -> f64) -> (f64, f64) {
+    let rounds: Vec<(f64, f64)> = (0..ROUNDS).map(|_| (other(), ours())).collect();
+    let (others, ours) = rounds.into_iter().unzip();
+    (median(ours), median(others))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -97,6 +97,7 @@ impl Handler {
             counts: self.api.service.counts(&account()),
             settings: self.api.service.settings(),
             func_endpoint: self.api.func_endpoint.as_deref(),
+            func_listen: self.api.func_listen,
             memory_total: self.api.memory_total,
         };
         answer::json(StatusCode::OK, &wire::info(&info))

@@ -19,13 +19,16 @@ pub use route::Face;
 pub use server::{Listener, Server};
 
 use crate::service::Service;
+use std::net::SocketAddr;
 
 /// What the handlers share.
 pub struct Api {
     /// The verbs.
     pub service: Service,
-    /// Where functions are called, if not where they are managed: `http://host:port`.
+    /// Where callers find the function endpoint, if not where functions are managed: `http://host:port`.
     pub func_endpoint: Option<String>,
+    /// Where it listens, if not there.
+    pub func_listen: Option<SocketAddr>,
     /// The memory of the machine, in bytes.
     pub memory_total: u64,
 }

@@ -162,23 +162,26 @@ async fn serve(handler: Handler, tcp: TcpStream, finish: CancellationToken) {
         let handler = handler.clone();
         async move { Ok::<_, Infallible>(handler.answer(request).await) }
     });
+    let mut stream = Stream::new(tcp);
     let connection = http1::Builder::new()
         // Without a timer the timeout is silently off.
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_READ_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
-        .pipeline_flush(true)
-        .serve_connection(TokioIo::new(Stream::new(tcp)), service);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = finish.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        .serve_connection(TokioIo::new(&mut stream), service);
+    let ended = async {
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = finish.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
-    if let Err(error) = ended {
+    if let Err(error) = ended.await {
         tracing::debug!(%error, "a connection broke off");
     }
+    stream.close().await;
 }

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, timeout};
 
 /// A peer that takes nothing for so long is given up.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
@@ -18,31 +18,41 @@ const LINGER_BYTES_MAX: usize = 4 << 20;
 /// See the module.
 pub(super) struct Stream {
     tcp: TcpStream,
-    /// When the write that waits is given up, or the peer that still sends.
+    /// When the write that waits is given up.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// What was taken in since the last word, in bytes. `None` before.
-    lingered: Option<usize>,
 }
 
 impl Stream {
     pub(super) fn new(tcp: TcpStream) -> Self {
-        Self { tcp, deadline: None, lingered: None }
+        Self { tcp, deadline: None }
     }
 
-    /// Ready when a wait that began at the first of these calls has lasted `max`.
-    fn poll_deadline(&mut self, max: Duration, context: &mut Context<'_>) -> Poll<()> {
-        let begin = || Box::pin(sleep_until(Instant::now() + max));
-        self.deadline.get_or_insert_with(begin).as_mut().poll(context)
+    /// Says that nothing more will come, and takes in what the peer still sends: closing over it would reset the
+    /// connection, and the peer might lose the answer that says why nobody reads.
+    pub(super) async fn close(mut self) {
+        let taking_in = async {
+            self.tcp.shutdown().await?;
+            let mut bytes = vec![0; 8 << 10];
+            let mut taken = 0;
+            while taken < LINGER_BYTES_MAX {
+                match self.tcp.read(&mut bytes).await? {
+                    0 => break,
+                    read => taken += read,
+                }
+            }
+            Ok::<_, io::Error>(())
+        };
+        // A peer that is gone has no use for it.
+        let _ = timeout(LINGER_MAX, taking_in).await;
     }
 
     fn bounded<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        match written {
-            Poll::Ready(written) => {
-                self.deadline = None;
-                Poll::Ready(written)
-            }
-            Poll::Pending => self.poll_deadline(WRITE_STALL_MAX, context).map(|()| Err(io::ErrorKind::TimedOut.into())),
+        if written.is_ready() {
+            self.deadline = None;
+            return written;
         }
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(WRITE_STALL_MAX)));
+        deadline.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -79,28 +89,7 @@ impl AsyncWrite for Stream {
         Pin::new(&mut self.tcp).poll_flush(context)
     }
 
-    /// Says the last word, and takes in what the peer still sends: closing over it would reset the connection, and the
-    /// peer might lose the answer that says why nobody reads.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.lingered.is_none() {
-            ready!(Pin::new(&mut self.tcp).poll_shutdown(context))?;
-            self.lingered = Some(0);
-            self.deadline = None;
-        }
-        let mut bytes = [0; 8 << 10];
-        loop {
-            let mut buffer = ReadBuf::new(&mut bytes);
-            match Pin::new(&mut self.tcp).poll_read(context, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    let lingered = self.lingered.unwrap_or(0) + buffer.filled().len();
-                    self.lingered = Some(lingered);
-                    if lingered > LINGER_BYTES_MAX {
-                        return Poll::Ready(Ok(()));
-                    }
-                }
-                Poll::Ready(_) => return Poll::Ready(Ok(())),
-                Poll::Pending => return self.poll_deadline(LINGER_MAX, context).map(Ok),
-            }
-        }
+        Pin::new(&mut self.tcp).poll_shutdown(context)
     }
 }

@@ -23,7 +23,7 @@ impl Call {
             uuid: String,
         }
         let Func { uuid } = client.get(&format!("/funcs/{}", escaped(&self.name))).await?;
-        let endpoint = client.func_endpoint().await?.client();
+        let endpoint = client.func_endpoint().await?.near.client();
         let payload = Payload { media_type: "application/octet-stream", body: Full::new(stdin().await?) };
         let target = format!("/call/{}/{uuid}/sync", escaped(&self.name));
         let mut reply = endpoint.post(&target, payload).await?;

@@ -12,6 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use std::error::Error as StdError;
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -56,9 +57,25 @@ impl fmt::Display for ServerUrl {
 }
 
 impl ServerUrl {
+    /// A listener as this machine reaches it.
+    fn on_this_machine(mut listen: SocketAddr) -> Self {
+        if listen.ip().is_unspecified() {
+            listen.set_ip(if listen.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        }
+        Self { authority: listen.to_string(), path: String::new() }
+    }
+
     pub(super) fn client(self) -> Client {
         Client { server: self }
     }
+}
+
+/// Where functions are called.
+pub(super) struct FuncEndpoint {
+    /// By everybody: what their addresses begin with.
+    pub(super) public: String,
+    /// By whoever is on the server's machine.
+    pub(super) near: ServerUrl,
 }
 
 /// Asks one server.
@@ -119,15 +136,16 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub(super) async fn func_endpoint(&self) -> anyhow::Result<ServerUrl> {
+    pub(super) async fn func_endpoint(&self) -> anyhow::Result<FuncEndpoint> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Info {
             func_endpoint: Option<String>,
+            func_listen: Option<SocketAddr>,
         }
-        let Info { func_endpoint } = self.get("/info").await?;
-        func_endpoint
-            .map_or_else(|| Ok(self.server.clone()), |url| url.parse().map_err(|e: String| anyhow!("{url}: {e}")))
+        let Info { func_endpoint, func_listen } = self.get("/info").await?;
+        let near = func_listen.map_or_else(|| self.server.clone(), ServerUrl::on_this_machine);
+        Ok(FuncEndpoint { public: func_endpoint.unwrap_or_else(|| near.to_string()), near })
     }
 
     async fn send<B>(&self, request: hyper::http::request::Builder, target: &str, body: B) -> anyhow::Result<Reply>

@@ -132,7 +132,7 @@ impl Create {
         for warning in &created.warnings {
             output::problem(&format!("warning: {warning}"));
         }
-        let (name, endpoint) = (&created.name, client.func_endpoint().await?);
+        let (name, endpoint) = (&created.name, client.func_endpoint().await?.public);
         let address = format!("{endpoint}/call/{}/{}", escaped(name), created.uuid);
         output::line(&format!("{name} is created with the address of {address}"))?;
         Ok(0)

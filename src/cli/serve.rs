@@ -50,6 +50,7 @@ impl Serve {
         let api = Api {
             service: service.clone(),
             func_endpoint: addresses.func_endpoint.clone(),
+            func_listen: addresses.functions,
             memory_total: host::memory_total(),
         };
         let server = Server::start(api, listeners, config.connections_max);

@@ -15,7 +15,6 @@ mod fixtures;
 mod fresh;
 mod function_fields;
 mod functions;
-mod hostile;
 mod images;
 mod leaving;
 mod listeners;

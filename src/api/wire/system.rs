@@ -3,6 +3,7 @@
 use crate::domain::{STDIN_BYTES_MAX, STDOUT_BYTES_MAX};
 use crate::service::{Counts, Settings};
 use serde::Serialize;
+use std::net::SocketAddr;
 
 /// The version of the API that is spoken: Hyper.sh's of 2016-04-04.
 const API_VERSION: &str = "1.23";
@@ -54,6 +55,8 @@ pub(in crate::api) struct Info<'a> {
     pub(in crate::api) settings: &'a Settings,
     /// Where functions are called, if not where this is asked.
     pub(in crate::api) func_endpoint: Option<&'a str>,
+    /// Where that listens.
+    pub(in crate::api) func_listen: Option<SocketAddr>,
     /// The memory of the machine, in bytes.
     pub(in crate::api) memory_total: u64,
 }
@@ -84,6 +87,8 @@ struct InfoJson<'a> {
     limits: Limits,
     #[serde(skip_serializing_if = "Option::is_none")]
     func_endpoint: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    func_listen: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -109,7 +114,7 @@ struct Limits {
 
 /// What is there, what goes on, and the limits of both.
 pub(in crate::api) fn info<'a>(info: &Info<'a>) -> impl Serialize + use<'a> {
-    let Info { counts, settings, func_endpoint, memory_total } = info;
+    let Info { counts, settings, func_endpoint, func_listen, memory_total } = info;
     let bounds = &settings.bounds;
     InfoJson {
         name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -144,5 +149,6 @@ pub(in crate::api) fn info<'a>(info: &Info<'a>) -> impl Serialize + use<'a> {
             image_bytes: settings.image_bytes_max,
         },
         func_endpoint: *func_endpoint,
+        func_listen: func_listen.map(|address| address.to_string()),
     }
 }

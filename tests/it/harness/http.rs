@@ -73,11 +73,16 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(to: SocketAddr) -> Self {
-        let stream = TcpStream::connect(to).unwrap();
+        Self::try_open(to).expect("a server")
+    }
+
+    /// Opens a connection; `None` if nobody listens.
+    pub fn try_open(to: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(to).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream: BufReader::new(stream) }
+        Some(Self { stream: BufReader::new(stream) })
     }
 
     pub fn send(&mut self, request: &Request) {

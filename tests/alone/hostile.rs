@@ -1,0 +1,135 @@
+//! Guests that do their worst: each ends as it should, and no other call notices (`docs/api.md` section 5).
+
+use crate::harness::{Connection, Request, Server, guests};
+use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Every hostile guest's Timeout.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// How long after its Timeout a call must be answered.
+const GRACE: Duration = Duration::from_millis(200);
+/// What a bystander's slowest calls but one in a hundred may take.
+const BYSTANDER_P99: Duration = Duration::from_millis(50);
+/// How far apart the calls of one bystander begin: four of them make a hundred a second.
+const BYSTANDER_EVERY: Duration = Duration::from_millis(40);
+const BYSTANDERS: u32 = 4;
+
+/// What each guest does, and how it must end.
+fn hostile_guests() -> Vec<(&'static str, String, u16, &'static str)> {
+    vec![
+        ("spins", guests::spins(), 504, "timeout of 1 s reached"),
+        ("sleeps", guests::sleeps(31_536_000_000_000_000), 504, "timeout of 1 s reached"),
+        ("spins-at-instantiation", guests::spins_at_instantiation(), 504, "timeout of 1 s reached"),
+        ("floods-stdout", guests::floods(1), 509, "output limit of 1 MB reached"),
+        ("floods-stderr", guests::floods(2), 504, "timeout of 1 s reached"),
+        ("writes-at-once", guests::writes_64_mb_at_once(), 509, "output limit of 1 MB reached"),
+        ("grows", guests::grows(16, "unreachable"), 500, "memory limit of s2 (128 MB) reached"),
+        ("recurses", guests::recurses(), 500, "trap: call stack exhausted"),
+        ("exits", guests::fails(3, "no luck"), 500, "exit status 3: no luck"),
+        ("traps", guests::start("unreachable"), 500, "trap: unreachable"),
+    ]
+}
+
+#[test]
+fn hostile_guests_end_as_they_should_and_nobody_notices() {
+    let server = Server::start();
+    let bystander = server.function("bystander", &guests::prints("fine"), json!({}));
+    let hostile: Vec<_> = hostile_guests()
+        .into_iter()
+        .map(|(name, wat, status, message)| {
+            let address = server.function(name, &wat, json!({"Timeout": 1, "ContainerSize": "s2"}));
+            (name, address, status, message)
+        })
+        .collect();
+    let attack = || {
+        thread::scope(|scope| {
+            for (name, address, status, message) in &hostile {
+                let server = &server;
+                scope.spawn(move || {
+                    let began = Instant::now();
+                    let reply = server.call(address, "");
+                    let took = began.elapsed();
+                    assert_eq!((reply.status, reply.text().trim_end()), (*status, *message), "{name}");
+                    assert!(took < TIMEOUT + GRACE, "{name} took {took:?}");
+                });
+            }
+        });
+    };
+
+    // The first round fills pools and caches.
+    attack();
+    server.wait_for_running(0);
+    let before = (server.open_files(), server.status("Threads"));
+    let memory_before = server.status("VmRSS");
+
+    let over = AtomicBool::new(false);
+    let mut latencies: Vec<Duration> = thread::scope(|scope| {
+        let bystanders: Vec<_> = (0..BYSTANDERS)
+            .map(|index| {
+                let (server, address, over) = (&server, &bystander, &over);
+                scope.spawn(move || calls_at_a_steady_pace(server, address, BYSTANDER_EVERY / BYSTANDERS * index, over))
+            })
+            .collect();
+        for _ in 0..3 {
+            attack();
+        }
+        over.store(true, Ordering::Relaxed);
+        bystanders.into_iter().flat_map(|bystander| bystander.join().unwrap()).collect()
+    });
+    latencies.sort();
+    let p99 = latencies[latencies.len() * 99 / 100];
+    assert!(latencies.len() >= 250, "only {} calls beside", latencies.len());
+    assert!(p99 < BYSTANDER_P99, "p99 {p99:?}, most {:?}", latencies.last());
+
+    server.wait_for_running(0);
+    server.wait_for_info("MemoryCharged", 0);
+    // Threads that only wait for blocking work end by themselves, after seconds.
+    crate::harness::eventually("as many files and threads as before", || {
+        let after = (server.open_files(), server.status("Threads"));
+        after.0 <= before.0 && after.1 <= before.1
+    });
+    let grown = server.status("VmRSS").saturating_sub(memory_before);
+    assert!(grown < 10 << 10, "{grown} KB more than before");
+    assert_eq!(server.get("/version").status, 200);
+}
+
+/// Calls again and again at fixed moments, whether or not the call before was quick, and returns how long each took
+/// from its moment.
+fn calls_at_a_steady_pace(server: &Server, address: &str, offset: Duration, over: &AtomicBool) -> Vec<Duration> {
+    let mut connection = Connection::open(server.address);
+    let mut next = Instant::now() + offset;
+    let mut latencies = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+        connection.send(&Request::new(server.address, "POST", address));
+        let reply = connection.reply();
+        assert_eq!((reply.status, reply.text()), (200, "fine"));
+        latencies.push(next.elapsed());
+        next += BYSTANDER_EVERY;
+    }
+    latencies
+}
+
+#[test]
+fn one_bulk_memory_instruction_cannot_be_cut_but_its_answer_is_in_time() {
+    let _alone = crate::harness::Server::start();
+    let server = _alone;
+    // A first fill of 4 GB takes longer than its Timeout.
+    let fill = guests::module(
+        65_535,
+        r#"(func (export "_start") (loop $again
+             (memory.fill (i32.const 65536) (i32.const 1) (i32.const 0xfff00000)) (br $again)))"#,
+    );
+    let address = server.function("fills", &fill, json!({"Timeout": 1, "ContainerSize": "m3"}));
+    let bystander = server.function("bystander", &guests::prints("fine"), json!({}));
+    let began = Instant::now();
+    let reply = server.call(&address, "");
+    let took = began.elapsed();
+    assert_eq!((reply.status, took < TIMEOUT + GRACE), (504, true), "{took:?}");
+    assert_eq!(server.call(&bystander, "").text(), "fine");
+    // Its slot and its memory stay charged until it stops.
+    server.wait_for_running(0);
+    server.wait_for_info("MemoryCharged", 0);
+}
