@@ -2,12 +2,13 @@
 
 use super::error::{ending_status, load_error, retry_after};
 use super::wire;
-use crate::service::Callable;
+use crate::domain::CallId;
 use crate::service::calls::Ended;
 use crate::service::images::Loading;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::ext::ReasonPhrase;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use std::convert::Infallible;
@@ -23,11 +24,14 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
 
-/// The error message of a client that asked for JSON.
+/// An error as a client sees it that asks for JSON.
 #[derive(Serialize)]
-pub(super) struct Message<'a> {
-    pub(super) message: &'a str,
+struct Message<'a> {
+    message: &'a str,
 }
+
+/// 509 has no name in any standard.
+const OUTPUT_LIMIT: ReasonPhrase = ReasonPhrase::from_static(b"Output Limit Exceeded");
 
 /// The body of an answer.
 pub(super) enum AnswerBody {
@@ -42,21 +46,33 @@ pub(super) fn pong() -> Answer {
     with_body(StatusCode::OK, TEXT, Bytes::from_static(b"OK"))
 }
 
-/// One line of text.
-pub(super) fn text(status: StatusCode, line: &str) -> Answer {
-    with_body(status, TEXT, Bytes::from(format!("{line}\n")))
+/// Why something is not as it was asked for: a line of text, or JSON for a client whose `Accept` names it.
+pub(super) fn message(status: StatusCode, message: &str, headers: &HeaderMap) -> Answer {
+    let mut accepts = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    let mut answer = if accepts.any(|accept| accept.contains("application/json")) {
+        json(status, &Message { message })
+    } else {
+        with_body(status, TEXT, Bytes::from(format!("{message}\n")))
+    };
+    if status.canonical_reason().is_none() {
+        answer.extensions_mut().insert(OUTPUT_LIMIT);
+    }
+    answer
+}
+
+/// Says which call an answer is about.
+pub(super) fn name_call(answer: &mut Answer, call_id: CallId) {
+    if let Ok(call_id) = HeaderValue::from_str(&call_id.to_string()) {
+        answer.headers_mut().insert(CALL_ID, call_id);
+    }
 }
 
 /// A JSON value, and a newline for whoever reads it on a terminal.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
-    match serde_json::to_vec(value) {
-        Ok(mut bytes) => {
-            bytes.push(b'\n');
-            with_body(status, JSON, bytes.into())
-        }
-        // No shape of ours can fail: their keys are strings.
-        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "server error"),
-    }
+    // No shape of ours can fail: their keys are strings.
+    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
+    bytes.push(b'\n');
+    with_body(status, JSON, bytes.into())
 }
 
 /// Nothing.
@@ -79,24 +95,21 @@ pub(super) fn loaded(name: &str) -> Answer {
 }
 
 /// What a call left: its output, or why there is none (`docs/api.md` section 4).
-pub(super) fn ended(function: &Callable, ended: Ended) -> Answer {
-    let Ended { call_id, outcome } = ended;
+pub(super) fn ended(ended: Ended, headers: &HeaderMap) -> Answer {
+    let Ended { call_id, function, outcome } = ended;
     let definition = &function.definition;
     let status = ending_status(outcome.ending);
     let mut answer = match outcome.message(definition.size, definition.timeout) {
-        Some(message) => text(status, &message),
+        Some(text) => message(status, &text, headers),
         None => {
             let labelled = definition.content_type().and_then(|label| HeaderValue::from_str(label).ok());
             let guessed = || if std::str::from_utf8(&outcome.stdout).is_ok() { TEXT } else { BYTES };
             with_body(status, labelled.unwrap_or_else(guessed), outcome.stdout.into())
         }
     };
-    let headers = answer.headers_mut();
-    if let Ok(call_id) = HeaderValue::from_str(&call_id.to_string()) {
-        headers.insert(CALL_ID, call_id);
-    }
+    name_call(&mut answer, call_id);
     if let Some(seconds) = retry_after(outcome.ending) {
-        headers.insert(RETRY_AFTER, seconds);
+        answer.headers_mut().insert(RETRY_AFTER, seconds);
     }
     answer
 }

@@ -35,7 +35,8 @@ pub(super) fn open_to_this_machine(headers: &HeaderMap) -> Result<(), Denied> {
     if !all(headers, &SEC_FETCH_SITE, |site| matches!(site, "none" | "same-origin")) {
         return Err(Denied::Site);
     }
-    if has_body(headers) && !matches!(media_type(headers), Some("application/json" | "application/wasm")) {
+    let is_ours = ["application/json", "application/wasm"].iter().any(|media_type| is_media_type(headers, media_type));
+    if has_body(headers) && !is_ours {
         return Err(Denied::MediaType);
     }
     Ok(())
@@ -62,10 +63,10 @@ fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
-/// `Content-Type` without its parameters, if it was sent in lower case, as every client does.
-pub(super) fn media_type(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-    Some(value.split(';').next().unwrap_or(value).trim())
+/// Whether `Content-Type`, its parameters left out, is this one.
+pub(super) fn is_media_type(headers: &HeaderMap, media_type: &str) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().is_some_and(|found| found.trim().eq_ignore_ascii_case(media_type))
 }
 
 #[cfg(test)]
@@ -118,7 +119,7 @@ mod tests {
         let length = ("content-length", "2");
         for (media_type, expected) in [
             ("application/json", Ok(())),
-            ("application/json; charset=utf-8", Ok(())),
+            ("Application/JSON; charset=utf-8", Ok(())),
             ("application/wasm", Ok(())),
             ("text/plain", Err(Denied::MediaType)),
             ("application/x-www-form-urlencoded", Err(Denied::MediaType)),

@@ -8,7 +8,9 @@ use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::http::request::Parts;
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::time::{Sleep, sleep, timeout};
 
 /// A body of which nothing comes for so long is given up.
 const STALL_MAX: Duration = Duration::from_secs(10);
@@ -35,7 +37,8 @@ pub(super) struct Reader {
     body: Incoming,
     bytes_max: u64,
     read: u64,
-    window: (Instant, u64),
+    /// After a piece that is not the last: the end of its window, and how much must have been read by then.
+    pace: Option<(Pin<Box<Sleep>>, u64)>,
 }
 
 impl Reader {
@@ -44,7 +47,7 @@ impl Reader {
         if body.size_hint().lower() > bytes_max {
             return Err(BodyError::TooLarge { bytes_max });
         }
-        Ok(Self { body, bytes_max, read: 0, window: (Instant::now(), 0) })
+        Ok(Self { body, bytes_max, read: 0, pace: None })
     }
 
     /// The next piece; `None` at the end.
@@ -53,15 +56,31 @@ impl Reader {
             if self.body.is_end_stream() {
                 return Ok(None);
             }
-            let frame = tokio::time::timeout(STALL_MAX, self.body.frame()).await.map_err(|_| BodyError::TooSlow)?;
-            let Some(frame) = frame else { return Ok(None) };
+            let frame = timeout(STALL_MAX, self.body.frame());
+            let frame = match &mut self.pace {
+                None => frame.await,
+                Some((window, due)) => tokio::select! {
+                    biased;
+                    () = window.as_mut() => {
+                        if self.read < *due {
+                            return Err(BodyError::TooSlow);
+                        }
+                        self.pace = None;
+                        continue;
+                    }
+                    frame = frame => frame,
+                },
+            };
+            let Some(frame) = frame.map_err(|_| BodyError::TooSlow)? else { return Ok(None) };
             // Trailers say nothing that we need.
             let Ok(data) = frame.map_err(|_| BodyError::BrokenOff)?.into_data() else { continue };
             self.read += data.len() as u64;
             if self.read > self.bytes_max {
                 return Err(BodyError::TooLarge { bytes_max: self.bytes_max });
             }
-            self.check_pace()?;
+            if !self.body.is_end_stream() && self.pace.is_none() {
+                self.pace = Some((Box::pin(sleep(PACE_WINDOW)), self.read + PACE_BYTES_MIN));
+            }
             return Ok(Some(data));
         }
     }
@@ -78,18 +97,6 @@ impl Reader {
             whole.extend_from_slice(&piece);
         }
         Ok(whole.freeze())
-    }
-
-    fn check_pace(&mut self) -> Result<(), BodyError> {
-        let (began, at) = self.window;
-        if began.elapsed() < PACE_WINDOW {
-            return Ok(());
-        }
-        if self.read - at < PACE_BYTES_MIN {
-            return Err(BodyError::TooSlow);
-        }
-        self.window = (Instant::now(), self.read);
-        Ok(())
     }
 }
 

@@ -6,9 +6,9 @@ use super::auth::Denied;
 use super::body::{BodyError, TooManyVariables};
 use super::route::NoRoute;
 use crate::domain::{Ending, Invalid};
-use crate::service::{self, Busy, CallError, Failure};
+use crate::service::{self, Busy, CallError, Failure, NotRun};
 use hyper::StatusCode;
-use hyper::header::{ACCEPT, ALLOW, CONNECTION, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONNECTION, HeaderMap, HeaderValue, RETRY_AFTER};
 
 /// Why a request is not answered as it was meant.
 #[derive(Debug, thiserror::Error)]
@@ -49,24 +49,18 @@ impl Error {
     /// The answer: a line of text, or JSON for a client that asks for it.
     pub(super) fn answer(&self, headers: &HeaderMap) -> Answer {
         let status = self.status();
-        let wants_json = headers
-            .get_all(ACCEPT)
-            .iter()
-            .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("application/json")));
-        let mut answer = if wants_json {
-            answer::json(status, &answer::Message { message: &self.text() })
-        } else {
-            answer::text(status, &self.text())
-        };
-        let head = answer.headers_mut();
+        let mut answer = answer::message(status, &self.text(), headers);
         if let Self::NoRoute(NoRoute::Method(allowed)) = self {
-            head.insert(ALLOW, HeaderValue::from_static(allowed));
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         }
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            head.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+            answer.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        if let Self::Call(CallError::NotRun { call_id, .. }) = self {
+            answer::name_call(&mut answer, *call_id);
         }
         if self.ends_connection() {
-            head.insert(CONNECTION, HeaderValue::from_static("close"));
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
     }
@@ -85,8 +79,10 @@ impl Error {
             Self::Variables(TooManyVariables) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Service(error) => service_status(error),
             Self::Call(CallError::Busy(busy)) => busy_status(*busy),
-            Self::Call(CallError::NoSuchImage { .. } | CallError::DoesNotFit(_)) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Call(CallError::Failure { failure, .. }) => failure_status(failure),
+            Self::Call(CallError::NotRun { why: NotRun::NoSuchImage(_) | NotRun::DoesNotFit(_), .. }) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::Call(CallError::NotRun { why: NotRun::Failure(failure), .. }) => failure_status(failure),
             Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -96,7 +92,10 @@ impl Error {
         match self {
             Self::Service(service::Error::Failure(Failure::DiskFull)) => Failure::DiskFull.to_string(),
             Self::Service(service::Error::Failure(_)) => SERVER_ERROR.to_owned(),
-            Self::Call(CallError::Failure { call_id, .. }) => format!("{SERVER_ERROR}, call {call_id}"),
+            Self::Call(CallError::NotRun { call_id, why: NotRun::Failure(_) }) => {
+                format!("{SERVER_ERROR}, call {call_id}")
+            }
+            Self::Call(CallError::NotRun { why, .. }) => why.to_string(),
             Self::Call(CallError::Busy(busy)) => busy_text(*busy).to_owned(),
             _ => self.to_string(),
         }
@@ -197,7 +196,7 @@ mod tests {
         let error = Error::from(service::Error::from(secret()));
         assert_eq!((error.status().as_u16(), error.text().as_str()), (500, "server error"));
         let call_id = crate::domain::CallId::new(uuid::Uuid::nil());
-        let error = Error::from(CallError::Failure { call_id, failure: secret() });
+        let error = Error::from(CallError::NotRun { call_id, why: NotRun::Failure(secret()) });
         assert_eq!(error.text(), format!("server error, call {call_id}"));
     }
 }

@@ -1,11 +1,11 @@
 //! Route to verb to answer: one short function a route.
 
 use super::answer::{self, Answer};
-use super::auth::{media_type, open_to_this_machine};
+use super::auth::{is_media_type, open_to_this_machine};
 use super::body::{self, Ends, Reader, check_framing};
 use super::error::Error;
 use super::query::Query;
-use super::route::{Face, NoRoute, Route, route};
+use super::route::{Face, NoRoute, Path, Route};
 use super::wire;
 use super::{Api, Faces};
 use crate::domain::{AccountId, FunctionName, FunctionUuid, ImageReference, Invalid, MB, STDIN_BYTES_MAX};
@@ -36,7 +36,6 @@ impl Handler {
     pub(super) async fn answer(self, request: Request<Incoming>) -> Answer {
         let (parts, body) = request.into_parts();
         let route = self.route(&parts);
-        let is_guests = matches!(route, Ok(Route::CallSync { .. }));
         let result = match route {
             Ok(route) => self.dispatch(route, &parts, body).await,
             Err(error) => Err(error),
@@ -45,8 +44,8 @@ impl Handler {
             log(&error);
             error.answer(&parts.headers)
         });
-        if is_guests && self.faces == Faces::Both {
-            // A page that a guest wrote must not act as a page of the management API beside it.
+        if self.faces == Faces::Both {
+            // What a guest wrote, or a module brought, must not act as a page of the management API beside it.
             let headers = answer.headers_mut();
             headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -60,14 +59,14 @@ impl Handler {
         if target > TARGET_BYTES_MAX {
             return Err(Error::TargetTooLong(TARGET_BYTES_MAX));
         }
-        let route = route(&parts.method, parts.uri.path())?;
+        let path = Path::decode(parts.uri.path())?;
         check_framing(parts).map_err(Error::Framing)?;
-        match route.face() {
+        match path.face() {
             Some(face) if !self.faces.serve(face) => return Err(NoRoute::Unknown.into()),
             Some(Face::Management) => open_to_this_machine(&parts.headers)?,
             Some(Face::Functions) | None => {}
         }
-        Ok(route)
+        Ok(path.route(&parts.method)?)
     }
 
     async fn dispatch(&self, route: Route<'_>, parts: &Parts, body: Incoming) -> Result<Answer, Error> {
@@ -106,18 +105,19 @@ impl Handler {
     fn list_functions(&self, parts: &Parts) -> Result<Answer, Error> {
         let filters = wire::function_filters(&Query::of(parts).text("filters").unwrap_or_default())?;
         let functions = self.api.service.functions(&account(), &filters);
-        Ok(answer::json(StatusCode::OK, &functions.iter().map(wire::func).collect::<Vec<_>>()))
+        let listed: Vec<_> = functions.iter().map(|function| wire::func(function, &[])).collect();
+        Ok(answer::json(StatusCode::OK, &listed))
     }
 
     async fn create_function(&self, parts: &Parts, body: Incoming) -> Result<Answer, Error> {
         let wire::Create { name, change } = wire::from_json(&json_body(parts, body).await?)?;
         let created = self.api.service.create_function(account(), name, change).await?;
-        Ok(answer::json(StatusCode::CREATED, &wire::func(&created)))
+        Ok(answer::json(StatusCode::CREATED, &wire::func(&created.function, &created.warnings)))
     }
 
     fn inspect_function(&self, name: &str) -> Result<Answer, Error> {
         let described = self.api.service.inspect_function(&account(), &function_name(name)?)?;
-        Ok(answer::json(StatusCode::OK, &wire::func(&described)))
+        Ok(answer::json(StatusCode::OK, &wire::func(&described.function, &described.warnings)))
     }
 
     async fn update_function(&self, name: &str, parts: &Parts, body: Incoming) -> Result<Answer, Error> {
@@ -129,7 +129,7 @@ impl Handler {
             );
         }
         let updated = self.api.service.update_function(account(), name, update.change, update.refresh).await?;
-        Ok(answer::json(StatusCode::OK, &wire::func(&updated)))
+        Ok(answer::json(StatusCode::OK, &wire::func(&updated.function, &updated.warnings)))
     }
 
     async fn remove_function(&self, name: &str, parts: &Parts) -> Result<Answer, Error> {
@@ -154,7 +154,7 @@ impl Handler {
         if reference.digest().is_some() {
             return Err(Invalid::new("name", "a digest is computed, not given").into());
         }
-        if media_type(&parts.headers) != Some(WASM) {
+        if !is_media_type(&parts.headers, WASM) {
             return Err(Error::MediaType(WASM));
         }
         let service = &self.api.service;
@@ -190,8 +190,8 @@ impl Handler {
         let function = address.ok_or(Error::NoSuchAddress)?;
         let body = Reader::new(body, STDIN_BYTES_MAX as u64)?.whole().await?;
         let variables = body::variables(parts, self.ends, name, &body)?;
-        let ended = service.call_sync(Arc::clone(&function), CallRequest { body, variables }).await?;
-        Ok(answer::ended(&function, ended))
+        let ended = service.call_sync(function, CallRequest { body, variables }).await?;
+        Ok(answer::ended(ended, &parts.headers))
     }
 }
 
@@ -207,7 +207,7 @@ fn function_name(name: &str) -> Result<FunctionName, Error> {
 
 async fn json_body(parts: &Parts, body: Incoming) -> Result<bytes::Bytes, Error> {
     let body = Reader::new(body, JSON_BYTES_MAX)?.whole().await?;
-    if body.is_empty() || media_type(&parts.headers) == Some(JSON) { Ok(body) } else { Err(Error::MediaType(JSON)) }
+    if body.is_empty() || is_media_type(&parts.headers, JSON) { Ok(body) } else { Err(Error::MediaType(JSON)) }
 }
 
 /// A fault of ours is told in the log, and there alone. What concerns a call, the call has logged.

@@ -47,72 +47,80 @@ pub(super) enum NoRoute {
     Method(&'static str),
 }
 
-impl Route<'_> {
-    /// The face that serves this route; `None` is both.
-    pub(super) fn face(&self) -> Option<Face> {
-        match self {
-            Self::Ping => None,
-            Self::CallSync { .. } => Some(Face::Functions),
-            Self::Version
-            | Self::Info
-            | Self::ListFunctions
-            | Self::CreateFunction
-            | Self::InspectFunction(_)
-            | Self::UpdateFunction(_)
-            | Self::RemoveFunction(_)
-            | Self::ListImages
-            | Self::LoadImage
-            | Self::InspectImage(_)
-            | Self::RemoveImage(_) => Some(Face::Management),
-        }
-    }
-}
-
 /// The most segments that a path may have: an image's name may hold many, within its 255 bytes.
 const SEGMENTS_MAX: usize = 136;
 
-/// Finds the route of a request.
-pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, NoRoute> {
-    let path = path.strip_prefix('/').ok_or(NoRoute::BadPath("must begin with /"))?;
-    if path.split('/').nth(SEGMENTS_MAX).is_some() {
-        return Err(NoRoute::BadPath("has too many segments"));
-    }
-    let segments: Vec<Cow<'a, str>> = path.split('/').map(decoded).collect::<Result<_, _>>()?;
-    let words: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
-    let unversioned = usize::from(words.len() > 1 && is_version(words[0]));
-    let segment = |at: usize| segments[unversioned + at].clone();
-    let method = method.as_str();
-    match (&words[unversioned..], unversioned) {
-        (["call", _, _, "sync"], 0) => match method {
-            "GET" | "POST" | "PUT" | "DELETE" => Ok(Route::CallSync { name: segment(1), uuid: segment(2) }),
-            _ => Err(NoRoute::Method("GET, POST, PUT, DELETE")),
-        },
-        (["call", _, _], 0) => Err(NoRoute::NotSync),
-        (["_ping"], _) => one(method, "GET", Route::Ping),
-        (["version"], _) => one(method, "GET", Route::Version),
-        (["info"], _) => one(method, "GET", Route::Info),
-        (["funcs"], _) => one(method, "GET", Route::ListFunctions),
-        (["funcs", "create"], _) if method == "POST" => Ok(Route::CreateFunction),
-        (["funcs", name], _) => match method {
-            "GET" => Ok(Route::InspectFunction(segment(1))),
-            "PUT" => Ok(Route::UpdateFunction(segment(1))),
-            "DELETE" => Ok(Route::RemoveFunction(segment(1))),
-            // A function may be called `create`.
-            _ if *name == "create" => Err(NoRoute::Method("DELETE, GET, POST, PUT")),
-            _ => Err(NoRoute::Method("DELETE, GET, PUT")),
-        },
-        (["images", "json"], _) if method == "GET" => Ok(Route::ListImages),
-        (["images", "load"], _) if method == "POST" => Ok(Route::LoadImage),
-        (["images", name @ .., "json"], _) if !name.is_empty() && method != "DELETE" => {
-            one(method, "GET", Route::InspectImage(name.join("/")))
+/// The path of a request, decoded.
+pub(super) struct Path<'a> {
+    segments: Vec<Cow<'a, str>>,
+    /// How many of them say only for which version of the API the client was written.
+    versions: usize,
+}
+
+impl<'a> Path<'a> {
+    /// Takes a path apart.
+    ///
+    /// # Errors
+    /// [`NoRoute::BadPath`] for what something behind or in front of us could read as another path.
+    pub(super) fn decode(path: &'a str) -> Result<Self, NoRoute> {
+        let path = path.strip_prefix('/').ok_or(NoRoute::BadPath("must begin with /"))?;
+        if path.split('/').nth(SEGMENTS_MAX).is_some() {
+            return Err(NoRoute::BadPath("has too many segments"));
         }
-        (["images", name @ ..], _) if !name.is_empty() => match (method, name) {
-            ("DELETE", _) => Ok(Route::RemoveImage(name.join("/"))),
-            (_, ["json"]) => Err(NoRoute::Method("DELETE, GET")),
-            (_, ["load"]) => Err(NoRoute::Method("DELETE, POST")),
-            _ => Err(NoRoute::Method("DELETE")),
-        },
-        _ => Err(NoRoute::Unknown),
+        let segments: Vec<_> = path.split('/').map(decoded).collect::<Result<_, _>>()?;
+        let versions = usize::from(segments.len() > 1 && is_version(&segments[0]));
+        Ok(Self { segments, versions })
+    }
+
+    /// The face that the path belongs to, whether or not there is a route; `None` is both.
+    pub(super) fn face(&self) -> Option<Face> {
+        match (self.segments[self.versions].as_ref(), self.versions) {
+            ("call", 0) => Some(Face::Functions),
+            ("_ping", _) => None,
+            _ => Some(Face::Management),
+        }
+    }
+
+    /// Finds the route of a request.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn route(&self, method: &Method) -> Result<Route<'a>, NoRoute> {
+        let words: Vec<&str> = self.segments[self.versions..].iter().map(AsRef::as_ref).collect();
+        let segment = |at: usize| self.segments[self.versions + at].clone();
+        let method = method.as_str();
+        match (words.as_slice(), self.versions) {
+            (["call", _, _, "sync"], 0) => match method {
+                "GET" | "POST" | "PUT" | "DELETE" => Ok(Route::CallSync { name: segment(1), uuid: segment(2) }),
+                _ => Err(NoRoute::Method("GET, POST, PUT, DELETE")),
+            },
+            (["call", _, _], 0) => Err(NoRoute::NotSync),
+            (["_ping"], _) => one(method, "GET", Route::Ping),
+            (["version"], _) => one(method, "GET", Route::Version),
+            (["info"], _) => one(method, "GET", Route::Info),
+            (["funcs"], _) => one(method, "GET", Route::ListFunctions),
+            (["funcs", "create"], _) if method == "POST" => Ok(Route::CreateFunction),
+            (["funcs", name], _) => match method {
+                "GET" => Ok(Route::InspectFunction(segment(1))),
+                "PUT" => Ok(Route::UpdateFunction(segment(1))),
+                "DELETE" => Ok(Route::RemoveFunction(segment(1))),
+                // A function may be called `create`.
+                _ if *name == "create" => Err(NoRoute::Method("DELETE, GET, POST, PUT")),
+                _ => Err(NoRoute::Method("DELETE, GET, PUT")),
+            },
+            (["images", "json"], _) if method == "GET" => Ok(Route::ListImages),
+            (["images", "load"], _) if method == "POST" => Ok(Route::LoadImage),
+            (["images", name @ .., "json"], _) if !name.is_empty() && method != "DELETE" => {
+                one(method, "GET", Route::InspectImage(name.join("/")))
+            }
+            (["images", name @ ..], _) if !name.is_empty() => match (method, name) {
+                ("DELETE", _) => Ok(Route::RemoveImage(name.join("/"))),
+                (_, ["json"]) => Err(NoRoute::Method("DELETE, GET")),
+                (_, ["load"]) => Err(NoRoute::Method("DELETE, POST")),
+                _ => Err(NoRoute::Method("DELETE")),
+            },
+            _ => Err(NoRoute::Unknown),
+        }
     }
 }
 
@@ -125,7 +133,7 @@ fn is_version(segment: &str) -> bool {
     segment.strip_prefix("v1.").is_some_and(|minor| !minor.is_empty() && minor.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// One segment, decoded. What could be read as another path by something behind or in front of us is refused.
+/// One segment, decoded.
 fn decoded(segment: &str) -> Result<Cow<'_, str>, NoRoute> {
     let text = percent_decode_str(segment).decode_utf8().map_err(|_| NoRoute::BadPath("is not UTF-8"))?;
     match text.as_ref() {
@@ -142,7 +150,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn at(method: &str, path: &'static str) -> Result<Route<'static>, NoRoute> {
-        route(&Method::from_bytes(method.as_bytes()).unwrap(), path)
+        Path::decode(path)?.route(&Method::from_bytes(method.as_bytes()).unwrap())
     }
 
     #[test]
@@ -220,11 +228,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn each_path_has_its_face() {
+        let face = |path| Path::decode(path).unwrap().face();
+        assert_eq!((face("/_ping"), face("/v1.23/_ping")), (None, None));
+        assert_eq!((face("/call/f/u/sync"), face("/%63all/f")), (Some(Face::Functions), Some(Face::Functions)));
+        for path in ["/funcs", "/v1.23/call/f/u/sync", "/nothing", "/v1.23"] {
+            assert_eq!(face(path), Some(Face::Management), "{path}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_path_is_read_as_another(path in "(/|%2[fFeE]|[.a-z:%]){0,40}") {
             let path = format!("/{path}");
-            if let Ok(route) = route(&Method::GET, &path) {
+            if let Ok(route) = Path::decode(&path).and_then(|path| path.route(&Method::GET)) {
                 let name = match &route {
                     Route::InspectFunction(name) => name.to_string(),
                     Route::InspectImage(name) => name.clone(),

@@ -1,8 +1,7 @@
 //! `call`: runs a function and waits for what it answers.
 
-use super::client::{Client, Payload, escaped};
+use super::client::{Client, escaped};
 use bytes::Bytes;
-use http_body_util::Full;
 use serde::Deserialize;
 use std::io::{IsTerminal as _, Read as _, Write as _};
 
@@ -24,9 +23,8 @@ impl Call {
         }
         let Func { uuid } = client.get(&format!("/funcs/{}", escaped(&self.name))).await?;
         let endpoint = client.func_endpoint().await?.near.client();
-        let payload = Payload { media_type: "application/octet-stream", body: Full::new(stdin().await?) };
         let target = format!("/call/{}/{uuid}/sync", escaped(&self.name));
-        let mut reply = endpoint.post(&target, payload).await?;
+        let mut reply = endpoint.post(&target, "application/octet-stream", stdin().await?, |_| {}).await?;
         let mut stdout = std::io::stdout();
         while let Some(piece) = reply.piece().await? {
             stdout.write_all(&piece)?;

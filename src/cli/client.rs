@@ -2,23 +2,27 @@
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body, Incoming};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
-use std::error::Error as StdError;
+use std::convert::Infallible;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::str::FromStr;
+use std::task::{Context, Poll};
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
 /// What stays as it is in a path or a query: RFC 3986's unreserved characters.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// How much of a body is handed over at once, in bytes.
+const STEP_BYTES: usize = 64 << 10;
 /// The longest error message that is read, in bytes.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// The largest answer that is taken in whole, in bytes: more than any output or list.
@@ -89,12 +93,6 @@ pub(super) struct Reply {
     _connection: AbortOnDropHandle<()>,
 }
 
-/// What is sent along.
-pub(super) struct Payload<B> {
-    pub(super) media_type: &'static str,
-    pub(super) body: B,
-}
-
 impl Client {
     /// The server that is asked.
     pub(super) fn server(&self) -> &ServerUrl {
@@ -105,23 +103,32 @@ impl Client {
     ///
     /// # Errors
     /// When there is no server, or it refuses: with the words that it has for that.
-    pub(super) async fn ask(&self, method: Method, target: &str) -> anyhow::Result<Reply> {
-        let request = Request::builder().method(method);
-        self.send(request, target, Full::new(Bytes::new())).await
+    pub(super) async fn ask(&self, target: &str) -> anyhow::Result<Reply> {
+        self.send(Request::builder(), target, Sending::nothing()).await
     }
 
-    /// Asks with a body.
+    /// Asks to remove something.
     ///
     /// # Errors
     /// As [`Client::ask`].
-    pub(super) async fn post<B>(&self, target: &str, payload: Payload<B>) -> anyhow::Result<Reply>
-    where
-        B: Body<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<Box<dyn StdError + Send + Sync>>,
-    {
-        let media_type = HeaderValue::from_static(payload.media_type);
-        let request = Request::builder().method(Method::POST).header(CONTENT_TYPE, media_type);
-        self.send(request, target, payload.body).await
+    pub(super) async fn delete(&self, target: &str) -> anyhow::Result<Reply> {
+        self.send(Request::builder().method(Method::DELETE), target, Sending::nothing()).await
+    }
+
+    /// Asks with a body; `on_sent` is told how much of it is on its way, in bytes.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(super) async fn post(
+        &self,
+        target: &str,
+        media_type: &'static str,
+        body: Bytes,
+        on_sent: impl FnMut(usize) + Send + 'static,
+    ) -> anyhow::Result<Reply> {
+        let request =
+            Request::builder().method(Method::POST).header(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        self.send(request, target, Sending { rest: body, on_sent: Box::new(on_sent) }).await
     }
 
     /// Asks for JSON.
@@ -129,7 +136,7 @@ impl Client {
     /// # Errors
     /// As [`Client::ask`], or when the answer is not what it should be.
     pub(super) async fn get<T: DeserializeOwned>(&self, target: &str) -> anyhow::Result<T> {
-        self.ask(Method::GET, target).await?.json().await
+        self.ask(target).await?.json().await
     }
 
     /// Where functions are called.
@@ -148,11 +155,7 @@ impl Client {
         Ok(FuncEndpoint { public: func_endpoint.unwrap_or_else(|| near.to_string()), near })
     }
 
-    async fn send<B>(&self, request: hyper::http::request::Builder, target: &str, body: B) -> anyhow::Result<Reply>
-    where
-        B: Body<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<Box<dyn StdError + Send + Sync>>,
-    {
+    async fn send(&self, request: hyper::http::request::Builder, target: &str, body: Sending) -> anyhow::Result<Reply> {
         let ServerUrl { authority, path } = &self.server;
         let address = if authority.rsplit(']').next().is_some_and(|end| end.contains(':')) {
             authority.clone()
@@ -217,6 +220,41 @@ impl Reply {
             }
         }
         Ok(None)
+    }
+}
+
+/// A body that tells how far it is.
+struct Sending {
+    rest: Bytes,
+    on_sent: Box<dyn FnMut(usize) + Send>,
+}
+
+impl Sending {
+    fn nothing() -> Self {
+        Self { rest: Bytes::new(), on_sent: Box::new(|_| {}) }
+    }
+}
+
+impl Body for Sending {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let step = self.rest.len().min(STEP_BYTES);
+        (self.on_sent)(step);
+        let piece = self.rest.split_to(step);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
     }
 }
 

@@ -1,10 +1,8 @@
 //! `create`: defines a function.
 
-use super::client::{Client, Payload, escaped};
+use super::client::{Client, escaped};
 use super::output;
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
-use http_body_util::Full;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -126,9 +124,9 @@ struct Created {
 
 impl Create {
     pub(super) async fn run(self, client: &Client) -> anyhow::Result<u8> {
-        let body = Full::new(Bytes::from(serde_json::to_vec(&self.func()?)?));
-        let payload = Payload { media_type: "application/json", body };
-        let created: Created = client.post("/funcs/create", payload).await?.json().await?;
+        let function = serde_json::to_vec(&self.func()?)?.into();
+        let reply = client.post("/funcs/create", "application/json", function, |_| {}).await?;
+        let created: Created = reply.json().await?;
         for warning in &created.warnings {
             output::problem(&format!("warning: {warning}"));
         }

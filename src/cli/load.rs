@@ -1,19 +1,11 @@
 //! `load`: sends a module to the server.
 
-use super::client::{Client, Payload, escaped};
+use super::client::{Client, escaped};
 use super::output;
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
-use hyper::body::{Body, Frame, SizeHint};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
-use std::convert::Infallible;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-/// How much is sent between two steps of the bar, in bytes.
-const STEP_BYTES: usize = 64 << 10;
 
 #[derive(clap::Args)]
 pub(super) struct Load {
@@ -48,9 +40,10 @@ impl Load {
         // Shown on a terminal only.
         let bar = ProgressBar::new(module.len() as u64).with_style(style());
         bar.set_message("sending");
-        let body = Sending { rest: module.into(), bar: bar.clone() };
-        let payload = Payload { media_type: "application/wasm", body };
-        let mut reply = client.post(&format!("/images/load?name={}", escaped(&name)), payload).await?;
+        let sending = bar.clone();
+        let on_sent = move |bytes| sending.inc(bytes as u64);
+        let target = format!("/images/load?name={}", escaped(&name));
+        let mut reply = client.post(&target, "application/wasm", module.into(), on_sent).await?;
         let mut text = Vec::new();
         let mut last = None;
         while let Some(piece) = reply.piece().await? {
@@ -78,29 +71,4 @@ impl Load {
 fn style() -> ProgressStyle {
     const TEMPLATE: &str = "{msg:>9} [{bar:40}] {bytes}/{total_bytes}";
     ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
-/// A body that moves a bar as it is sent.
-struct Sending {
-    rest: Bytes,
-    bar: ProgressBar,
-}
-
-impl Body for Sending {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.rest.is_empty() {
-            return Poll::Ready(None);
-        }
-        let step = self.rest.len().min(STEP_BYTES);
-        self.bar.inc(step as u64);
-        let piece = self.rest.split_to(step);
-        Poll::Ready(Some(Ok(Frame::data(piece))))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
-    }
 }

@@ -2,7 +2,6 @@
 
 use super::client::{Client, escaped};
 use super::{FAILED, output};
-use hyper::Method;
 
 #[derive(clap::Args)]
 pub(super) struct Rm {
@@ -20,7 +19,7 @@ impl Rm {
         let mut status = 0;
         for name in &self.names {
             let target = format!("/funcs/{}?force={}", escaped(name), u8::from(self.force));
-            match client.ask(Method::DELETE, &target).await {
+            match client.delete(&target).await {
                 Ok(_) => output::line(name)?,
                 Err(error) => {
                     output::problem(&format!("{error:#}"));

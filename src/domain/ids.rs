@@ -91,7 +91,7 @@ impl FunctionUuid {
         Uuid::from_bytes(self.0).hyphenated().to_string()
     }
 
-    /// The bytes, for a comparison in constant time.
+    /// The bytes, as the store keeps them.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }

@@ -2,8 +2,8 @@
 
 use super::Service;
 use super::directory::Callable;
-use super::error::{CallError, Failure};
-use super::permits::Permit;
+use super::error::{CallError, NotRun};
+use super::permits::{Busy, Permit};
 use super::runner::Execution;
 use crate::domain::{CallId, FunctionUuid, Image, Outcome};
 use crate::engine::{Flavour, Invocation};
@@ -32,6 +32,8 @@ pub struct CallRequest {
 pub struct Ended {
     /// Its id.
     pub call_id: CallId,
+    /// The function as it was when the call started.
+    pub function: Arc<Callable>,
     /// What it left.
     pub outcome: Outcome,
 }
@@ -52,6 +54,9 @@ impl Service {
     pub async fn call_sync(&self, function: Arc<Callable>, request: CallRequest) -> Result<Ended, CallError> {
         let (permits, wait_max) = (&self.0.permits, self.0.settings.sync_wait);
         let permit = permits.acquire(&function, request.body.len() as u64, wait_max).await.map_err(CallError::Busy)?;
+        // What was updated while the call waited counts: what a call is, is fixed at its start.
+        let current = || self.0.directory.function(&function.account, &function.name);
+        let function = if permit.waited() { current().ok_or(CallError::Busy(Busy::Removed))? } else { function };
         let service = self.clone();
         let run = async move { service.run_permitted(permit, function, request).await };
         Detached { running: Some(Box::pin(run)), tasks: &self.0.tasks }.await
@@ -66,7 +71,7 @@ impl Service {
         let call_id = CallId::new(Uuid::now_v7());
         let result = self.execute(permit, &function, request, call_id).await;
         match &result {
-            Ok(Ended { outcome, .. }) => tracing::debug!(
+            Ok(outcome) => tracing::debug!(
                 %call_id,
                 function = %function.name,
                 ending = ?outcome.ending,
@@ -74,12 +79,15 @@ impl Service {
                 memory_peak = outcome.usage.memory_peak_bytes,
                 "call ended"
             ),
-            Err(CallError::Failure { failure, .. }) => {
-                tracing::error!(%call_id, function = %function.name, %failure, "call failed")
+            Err(NotRun::Failure(failure)) => {
+                tracing::error!(%call_id, function = %function.name, %failure, "call failed");
             }
             Err(error) => tracing::debug!(%call_id, function = %function.name, %error, "call not run"),
         }
-        result
+        match result {
+            Ok(outcome) => Ok(Ended { call_id, function, outcome }),
+            Err(why) => Err(CallError::NotRun { call_id, why }),
+        }
     }
 
     async fn execute(
@@ -88,16 +96,15 @@ impl Service {
         function: &Arc<Callable>,
         request: CallRequest,
         call_id: CallId,
-    ) -> Result<Ended, CallError> {
+    ) -> Result<Outcome, NotRun> {
         let definition = &function.definition;
         let name = &definition.config.image;
         // The image is looked up at each start: loading another under its name is a deployment.
         let image = self.0.directory.image(&function.account, name);
-        let image = image.ok_or_else(|| CallError::NoSuchImage { image: name.to_string() })?;
-        definition.check_fits(&image).map_err(CallError::DoesNotFit)?;
-        let failed = |failure: Failure| CallError::Failure { call_id, failure };
+        let image = image.ok_or_else(|| NotRun::NoSuchImage(name.to_string()))?;
+        definition.check_fits(&image).map_err(NotRun::DoesNotFit)?;
         let flavour = Flavour::of(definition, image.info.memory);
-        let program = self.0.programs.get(image.digest, flavour).await.map_err(failed)?;
+        let program = self.0.programs.get(image.digest, flavour).await.map_err(NotRun::Failure)?;
         let invocation = Invocation {
             args: definition.argv(&image).map(str::to_owned).collect(),
             env: environment(function, &image, request.variables, call_id),
@@ -105,8 +112,7 @@ impl Service {
             tty: definition.config.tty,
         };
         let execution = Execution { permit, function: Arc::clone(function), program, invocation };
-        let outcome = self.0.runner.run(execution).await.map_err(failed)?;
-        Ok(Ended { call_id, outcome })
+        self.0.runner.run(execution).await.map_err(NotRun::Failure)
     }
 }
 

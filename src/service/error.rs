@@ -97,21 +97,26 @@ pub enum CallError {
     /// No permit: the call never ran.
     #[error("no permit")]
     Busy(Busy),
-    /// The image is gone.
-    #[error("no such image: {image}")]
-    NoSuchImage {
-        /// As the function names it.
-        image: String,
+    /// It was let in, but did not run, or we broke it off.
+    #[error("call {call_id}: {why}")]
+    NotRun {
+        /// What a client is told, so that the log can be searched.
+        call_id: CallId,
+        /// Why.
+        why: NotRun,
     },
+}
+
+/// Why a call that was let in did not run to an end.
+#[derive(Debug, thiserror::Error)]
+pub enum NotRun {
+    /// The image is gone; holds its name, as the function has it.
+    #[error("no such image: {0}")]
+    NoSuchImage(String),
     /// The module starts with more memory than the function's size allows since it was loaded anew.
     #[error(transparent)]
     DoesNotFit(Invalid),
     /// We failed.
-    #[error("call {call_id}: {failure}")]
-    Failure {
-        /// What a client is told, so that the log can be searched.
-        call_id: CallId,
-        /// Why.
-        failure: Failure,
-    },
+    #[error("{0}")]
+    Failure(Failure),
 }

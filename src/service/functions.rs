@@ -3,7 +3,7 @@
 use super::directory::Callable;
 use super::{Error, Failure, Service, now, random};
 use crate::domain::{
-    AccountId, Change, ContainerSize, Definition, Function, FunctionName, FunctionUuid, Image, ImageReference,
+    AccountId, Change, ContainerSize, Definition, Function, FunctionName, FunctionUuid, ImageReference, Invalid,
 };
 use crate::engine::Flavour;
 use crate::store;
@@ -91,8 +91,13 @@ impl Service {
         change: Change,
         refresh: bool,
     ) -> Result<Described, Error> {
-        let merged = self.function(&account, &name)?.definition.apply(change.clone())?;
-        self.prepare(&account, &merged).await?;
+        let before = self.function(&account, &name)?;
+        let merged = before.definition.apply(change.clone())?;
+        // A function whose image is gone can still be changed in all else.
+        let needs = |definition: &Definition| (definition.config.image.clone(), definition.size, definition.fuel);
+        if needs(&merged) != needs(&before.definition) {
+            self.prepare(&account, &merged).await?;
+        }
         let service = self.clone();
         self.change(async move {
             let _changes = service.0.changes.lock().await;
@@ -133,9 +138,10 @@ impl Service {
     }
 
     /// The functions of an account that the filters take, by name.
-    pub fn functions(&self, account: &AccountId, filters: &Filters) -> Vec<Described> {
-        let functions = self.0.directory.functions(account).into_iter();
-        functions.filter(|function| filters.take(function)).map(|function| self.describe(function)).collect()
+    pub fn functions(&self, account: &AccountId, filters: &Filters) -> Vec<Arc<Callable>> {
+        let mut functions = self.0.directory.functions(account);
+        functions.retain(|function| filters.take(function));
+        functions
     }
 
     /// One function.
@@ -156,14 +162,15 @@ impl Service {
     }
 
     /// Checks a definition against its image, and compiles the image if nobody has asked for this flavour yet.
-    async fn prepare(&self, account: &AccountId, definition: &Definition) -> Result<Arc<Image>, Error> {
+    async fn prepare(&self, account: &AccountId, definition: &Definition) -> Result<(), Error> {
         let name = &definition.config.image;
-        let image = self.0.directory.image(account, name).ok_or_else(|| Error::NoSuchImage(name.to_string()))?;
+        let image = self.0.directory.image(account, name);
+        let image = image.ok_or_else(|| Invalid::new("Config.Image", format!("no such image: {name}")))?;
         definition.check_fits(&image)?;
         let flavour = Flavour::of(definition, image.info.memory);
         if flavour != Flavour::unmetered(image.info.memory) {
             self.0.programs.get(image.digest, flavour).await?;
         }
-        Ok(image)
+        Ok(())
     }
 }

@@ -249,7 +249,7 @@ impl Service {
         let images = self.0.directory.images(account);
         let others = images.iter().filter(|image| !image.is_named_by(reference));
         let modules: HashMap<Digest, u64> = others.clone().map(|image| (image.digest, image.size_bytes)).collect();
-        let used = others.count() as u64;
+        let used = others.filter(|image| image.tag.is_some()).count() as u64;
         if used >= quota.images {
             return Err(Error::QuotaFull { kind: QuotaKind::Images, used, limit: quota.images });
         }

@@ -15,7 +15,7 @@ mod runner;
 pub mod scheduler;
 
 pub use directory::Callable;
-pub use error::{CallError, Error, Failure};
+pub use error::{CallError, Error, Failure, NotRun};
 pub use permits::{Busy, Load};
 
 use crate::domain::{AccountId, Quota, Timestamp};

@@ -63,7 +63,7 @@ impl Permits {
             if state.draining {
                 return Err(Busy::Draining);
             }
-            let permit = |held| Permit { permits: self.clone(), function: Arc::clone(function), held };
+            let permit = |held| Permit { permits: self.clone(), function: Arc::clone(function), held, waited: false };
             match state.scheduler.request(Request {
                 account: &function.account,
                 function: &function.name,
@@ -87,6 +87,7 @@ impl Permits {
         match granted {
             Ok(Ok(())) => {
                 permit.held = Held::Slot;
+                permit.waited = true;
                 Ok(permit)
             }
             Ok(Err(_closed)) => Err(Busy::Draining),
@@ -150,6 +151,14 @@ pub(super) struct Permit {
     permits: Permits,
     function: Arc<Callable>,
     held: Held,
+    waited: bool,
+}
+
+impl Permit {
+    /// Whether the call had to wait for it: what it calls may have changed meanwhile.
+    pub(super) fn waited(&self) -> bool {
+        self.waited
+    }
 }
 
 enum Held {

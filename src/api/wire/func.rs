@@ -2,7 +2,6 @@
 
 use super::rfc3339;
 use crate::domain::{Config, Function, HostConfig, PortBindings};
-use crate::service::functions::Described;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -84,8 +83,7 @@ enum NetworkingConfig<'a> {
 struct Empty {}
 
 /// A function as clients see it.
-pub(in crate::api) fn func(described: &Described) -> impl Serialize + '_ {
-    let function: &Function = &described.function;
+pub(in crate::api) fn func<'a>(function: &'a Function, warnings: &'a [String]) -> impl Serialize + use<'a> {
     let definition = &function.definition;
     let networking = definition.networking.as_ref().and_then(|json| serde_json::from_str(&json.0).ok());
     FuncJson {
@@ -100,7 +98,7 @@ pub(in crate::api) fn func(described: &Described) -> impl Serialize + '_ {
             .map_or(NetworkingConfig::Default { endpoints_config: () }, NetworkingConfig::AsSent),
         fuel: definition.fuel.map(Into::into),
         max_concurrency: definition.max_concurrency.map(Into::into),
-        warnings: &described.warnings,
+        warnings,
     }
 }
 
