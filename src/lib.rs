@@ -1,4 +1,67 @@
-//! tour
+//! hyperfunc: functions are defined over HTTP, and every call runs a WebAssembly module in a fresh sandbox.
+//!
+//! What users are promised is in `docs/api.md`; comments cite its sections. This page is the tour of the house.
+//!
+//! # Rooms
+//!
+//! Arrows point one way. All may use `domain`, which uses nothing; `engine`, `store` and `image` do not know each
+//! other.
+//!
+//! ```text
+//!   cli ──▶ api ──▶ service ──▶ engine   bytes in, an Outcome out: the only room that names wasmtime
+//!    │                 ├──────▶ store    durable truth behind one trait: the only room that names SQLite
+//!    │                 └──────▶ image    modules as files, and what was compiled of them
+//!    └─ HTTP, as any client              domain: nouns and rules, pure
+//! ```
+//!
+//! | room | what it is |
+//! |---|---|
+//! | [`domain`] | functions, images, sizes, limits, endings: built only by constructors that check |
+//! | [`engine`] | compile, load, run; what a guest may hold and how it ends |
+//! | [`image`] | modules named by their digest, artifacts with a seal |
+//! | [`store`] | the trait that every backend keeps, its conformance suite, SQLite |
+//! | [`service`] | the verbs; the scheduler, the programs, the runner |
+//! | [`api`] | HTTP and JSON: routes, who may, bodies, shapes, the one table of statuses |
+//! | [`config`] | settings: as they were typed, and checked |
+//! | [`cli`] | `serve`, which puts the rooms together, and its clients |
+//!
+//! # A call
+//!
+//! ```text
+//!  api::server    a connection's task
+//!  api::route     what is asked for                                  400 404 405
+//!  api::body      stdin within 1 MB, the request as CGI variables    408 413 431
+//!  service::calls the address, the permit of the scheduler           404 429 503
+//!  service::programs  digest and flavour to a loaded program, once however many ask
+//!  service::runner    engine::run, beside the others if it is large
+//!  engine::sandbox    store, WASI, instance, _start, all dropped
+//!  api::error     its ending to a status and a line                  200 500 504 509
+//! ```
+//!
+//! All of it happens in the task of the connection: a hop to another costs more than a short guest. A guest that runs
+//! long gives way at each tick (`engine::turns`). When the client leaves, a call that waits is forgotten, and one that
+//! runs moves to a task of its own (`service::calls`).
+//!
+//! # Reading order
+//!
+//! `domain::function`, `api::route`, `api::handle`, `service::calls`, `service::scheduler`, `engine::sandbox`,
+//! `engine::turns`, `store` (the trait), `store::sqlite::writer`, `cli::serve`.
+//!
+//! # Invariants
+//!
+//! `tests/tidy.rs` checks those that text can show.
+//!
+//! 1. Only `api` and `cli::client` name hyper, only `engine` wasmtime, only `store` rusqlite; serde is not in `domain`,
+//!    `engine`, or the store's trait. Every table has its `account_id`.
+//! 2. A status that tells of a failure is chosen in `api::error` alone, by exhaustive match.
+//! 3. A guest that traps, runs out or exits non-zero is a value ([`domain::Outcome`]), never an error.
+//! 4. No raw string id crosses a room.
+//! 5. Every queue, body, cache and wait has a named limit. No unbounded channel.
+//! 6. Work in the background is owned by something whose drop or shutdown ends it.
+//! 7. Only `service`, the engine's ticker and `cli` read the clock; randomness comes in as an argument.
+//! 8. No request and no guest reaches a panic.
+//! 9. Every fault has a text for the outside and one for the log. A function's UUID is in neither.
+
 pub mod api;
 pub mod cli;
 pub mod config;

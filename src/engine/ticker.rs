@@ -4,7 +4,7 @@ use super::Error;
 use super::flavour::{Flavour, Flavoured};
 use super::turns::Turns;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub(super) const TICK: Duration = Duration::from_millis(2);
 /// Ticks until it is dropped; then its thread has ended.
 pub(super) struct Ticker {
     ticks: Arc<AtomicU64>,
-    stop: Option<Sender<()>>,
+    stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -26,7 +26,7 @@ impl Ticker {
     ) -> Result<Self, Error> {
         let ticks = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&ticks);
-        let (stop, stopped) = channel();
+        let (stop, stopped) = sync_channel(0);
         let thread = std::thread::Builder::new()
             .name("epoch".into())
             .spawn(move || {
