@@ -36,7 +36,7 @@ fn bench(criterion: &mut Criterion) {
             let admission = scheduler.request(request(&account, &functions[0]));
             assert_eq!(admission, Admission::Runs);
             scheduler.release(&account, &functions[0]);
-            black_box(scheduler.next())
+            black_box(scheduler.start_next())
         });
     });
 
@@ -54,7 +54,7 @@ fn bench(criterion: &mut Criterion) {
         }
         bencher.iter(|| {
             scheduler.release(&account, running);
-            assert!(scheduler.next().is_some());
+            assert!(scheduler.start_next().is_some());
             running = waiting.pop_front().expect("one waits");
             scheduler.request(request(&account, running));
             waiting.push_back(running);

@@ -152,7 +152,8 @@ fn nothing_is_unbounded_and_no_work_is_left_alone() {
     let mut offences = Vec::new();
     for source in sources() {
         for line in &source.lines {
-            let unbounded = line.contains("unbounded") || line.contains(" channel()") || line.contains("mpsc::channel()");
+            let unbounded =
+                line.contains("unbounded") || line.contains(" channel()") || line.contains("mpsc::channel()");
             let stray = line.contains("tokio::spawn(") && !line.contains("AbortOnDropHandle::new(tokio::spawn(");
             if unbounded || stray {
                 offences.push(format!("{}: {line}", source.path));

@@ -213,10 +213,10 @@ fn server_name(host: &str, ends: Ends) -> String {
 pub(super) fn check_framing(parts: &Parts) -> Result<(), &'static str> {
     let headers = &parts.headers;
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err("Transfer-Encoding: only chunked, once");
-        }
+    if let Some(coding) = codings.next()
+        && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Err("Transfer-Encoding: only chunked, once");
     }
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {

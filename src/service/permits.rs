@@ -137,7 +137,7 @@ impl State {
         if self.draining {
             return;
         }
-        while let Some(ticket) = self.scheduler.next() {
+        while let Some(ticket) = self.scheduler.start_next() {
             // A grant that nobody takes any more is given back by the dropped permit.
             if let Some(grant) = self.waiting.remove(&ticket) {
                 let _ = grant.send(());

@@ -31,7 +31,7 @@ pub struct Ticket(u64);
 pub enum Admission {
     /// It runs: [`Scheduler::release`] gives its slot back.
     Runs,
-    /// It waits, until [`Scheduler::next`] names its ticket or [`Scheduler::cancel`] takes it out.
+    /// It waits, until [`Scheduler::start_next`] names its ticket or [`Scheduler::cancel`] takes it out.
     Waits(Ticket),
     /// Too many calls of this account wait already, or too many bytes.
     Refused,
@@ -145,7 +145,7 @@ impl Scheduler {
         Admission::Waits(ticket)
     }
 
-    /// Gives the slot of a call back that has ended. Ask [`Scheduler::next`] then.
+    /// Gives the slot of a call back that has ended. Ask [`Scheduler::start_next`] then.
     pub fn release(&mut self, account_id: &AccountId, function: &FunctionName) {
         let Some(account) = self.accounts.get_mut(account_id) else { return };
         let Some(queue) = account.functions.get_mut(function) else { return };
@@ -157,7 +157,7 @@ impl Scheduler {
     }
 
     /// The next call that starts now, if one may; ask until there is none.
-    pub fn next(&mut self) -> Option<Ticket> {
+    pub fn start_next(&mut self) -> Option<Ticket> {
         if self.running >= self.bounds.running.get() {
             return None;
         }
@@ -195,7 +195,7 @@ impl Scheduler {
         true
     }
 
-    /// A function's `MaxConcurrency` has changed. Ask [`Scheduler::next`] then.
+    /// A function's `MaxConcurrency` has changed. Ask [`Scheduler::start_next`] then.
     pub fn set_max_concurrency(&mut self, account: &AccountId, function: &FunctionName, max: Option<NonZeroU32>) {
         let Some(account) = self.accounts.get_mut(account) else { return };
         let Some(queue) = account.functions.get_mut(function) else { return };
@@ -285,10 +285,10 @@ mod tests {
         assert_eq!(request(&mut scheduler, 0, 1, 0, 0), Admission::Runs);
         let Admission::Waits(other) = request(&mut scheduler, 0, 1, 0, 0) else { panic!() };
         scheduler.release(&account(0), &function(1));
-        assert_eq!(scheduler.next(), Some(other));
-        assert_eq!(scheduler.next(), None);
+        assert_eq!(scheduler.start_next(), Some(other));
+        assert_eq!(scheduler.start_next(), None);
         scheduler.release(&account(0), &function(0));
-        assert_eq!(scheduler.next(), Some(slow));
+        assert_eq!(scheduler.start_next(), Some(slow));
     }
 
     #[test]
@@ -301,7 +301,7 @@ mod tests {
         let mut running = account(0);
         while scheduler.running() > 0 {
             scheduler.release(&running, &function(0));
-            if let Some(ticket) = scheduler.next() {
+            if let Some(ticket) = scheduler.start_next() {
                 running = if Admission::Waits(ticket) == single { account(1) } else { account(0) };
                 order.push(Admission::Waits(ticket));
             }
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(request(&mut scheduler, 0, 0, 1, 0), Admission::Runs);
         let Admission::Waits(ticket) = request(&mut scheduler, 0, 0, 1, 0) else { panic!() };
         scheduler.set_max_concurrency(&account(0), &function(0), None);
-        assert_eq!(scheduler.next(), Some(ticket));
+        assert_eq!(scheduler.start_next(), Some(ticket));
     }
 
     /// The same rules, written so plainly that they can be checked by reading.
@@ -429,7 +429,7 @@ mod tests {
                     Op::Release(_) | Op::Cancel(_) => {}
                 }
                 loop {
-                    let (got, expected) = (scheduler.next(), model.next());
+                    let (got, expected) = (scheduler.start_next(), model.next());
                     prop_assert_eq!(got, expected);
                     if got.is_none() { break; }
                 }
@@ -438,7 +438,7 @@ mod tests {
             }
             // When all has ended, nothing is left behind.
             loop {
-                while model.next().is_some() { prop_assert!(scheduler.next().is_some()); }
+                while model.next().is_some() { prop_assert!(scheduler.start_next().is_some()); }
                 let Some((a, f)) = model.running.pop() else { break };
                 scheduler.release(&account(a), &function(f));
             }

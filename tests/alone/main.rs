@@ -8,6 +8,7 @@
     reason = "the harness is the other tests' too"
 )]
 
+#[allow(dead_code, reason = "`tests/it` uses the rest")]
 #[path = "../it/harness/mod.rs"]
 mod harness;
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a test fails by panicking")]
 
+#[allow(dead_code, reason = "`tests/alone` uses the rest")]
 mod harness;
 
 mod busy;
