@@ -1,6 +1,7 @@
 //! Guests that do their worst: each ends as it should, and no other call notices (`docs/api.md` section 5).
 
-use crate::harness::{Connection, Request, Server, guests};
+use crate::alone;
+use crate::harness::{Connection, Request, Server, eventually, guests};
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -34,6 +35,7 @@ fn hostile_guests() -> Vec<(&'static str, String, u16, &'static str)> {
 
 #[test]
 fn hostile_guests_end_as_they_should_and_nobody_notices() {
+    let _machine = alone();
     let server = Server::start();
     let bystander = server.function("bystander", &guests::prints("fine"), json!({}));
     let hostile: Vec<_> = hostile_guests()
@@ -86,7 +88,7 @@ fn hostile_guests_end_as_they_should_and_nobody_notices() {
     server.wait_for_running(0);
     server.wait_for_info("MemoryCharged", 0);
     // Threads that only wait for blocking work end by themselves, after seconds.
-    crate::harness::eventually("as many files and threads as before", || {
+    eventually("as many files and threads as before", || {
         let after = (server.open_files(), server.status("Threads"));
         after.0 <= before.0 && after.1 <= before.1
     });
@@ -114,8 +116,8 @@ fn calls_at_a_steady_pace(server: &Server, address: &str, offset: Duration, over
 
 #[test]
 fn one_bulk_memory_instruction_cannot_be_cut_but_its_answer_is_in_time() {
-    let _alone = crate::harness::Server::start();
-    let server = _alone;
+    let _machine = alone();
+    let server = Server::start();
     // A first fill of 4 GB takes longer than its Timeout.
     let fill = guests::module(
         65_535,
