@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 /// The version of the API that is spoken: Hyper.sh's of 2016-04-04.
 const API_VERSION: &str = "1.23";
-/// What the build was told of itself; empty where it was told nothing.
+/// What `build.rs` found out; empty where there was no git. The time is the commit's: a build can be repeated.
 const GIT_COMMIT: Option<&str> = option_env!("HYPERFUNC_GIT_COMMIT");
 const BUILD_TIME: Option<&str> = option_env!("HYPERFUNC_BUILD_TIME");
 
