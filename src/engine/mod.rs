@@ -26,7 +26,7 @@ use inspect::KnownImports;
 use sandbox::Sandbox;
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
-use ticker::Ticker;
+use ticker::{Pulse, Ticker};
 use turns::Turns;
 
 /// Functions with at least this much memory run beside the others, not among them: one bulk memory
@@ -56,7 +56,8 @@ struct Shared {
     budget: Arc<MemoryBudget>,
     small: Arc<Turns>,
     large: Arc<Turns>,
-    ticker: Ticker,
+    /// Owned, so that its thread ends with the engine.
+    _ticker: Ticker,
 }
 
 /// A compiled module, linked and ready: all that does not change from call to call. A cheap clone.
@@ -79,10 +80,11 @@ impl Engine {
         let plain = Flavoured::new(Flavour::ALL[0], settings.instances_max)?;
         let known_imports = KnownImports::of(&plain)?;
         let _ = flavours[0].set(plain);
-        let small = Arc::new(Turns::new(settings.threads));
-        let large = Arc::new(Turns::new(settings.threads));
-        let ticker = Ticker::start(Arc::clone(&flavours), [Arc::clone(&small), Arc::clone(&large)])?;
-        Ok(Self(Arc::new(Shared { settings, flavours, known_imports, budget, small, large, ticker })))
+        let pulse = Arc::new(Pulse::default());
+        let small = Arc::new(Turns::new(settings.threads, Arc::clone(&pulse)));
+        let large = Arc::new(Turns::new(settings.threads, Arc::clone(&pulse)));
+        let ticker = Ticker::start(Arc::clone(&flavours), [Arc::clone(&small), Arc::clone(&large)], pulse)?;
+        Ok(Self(Arc::new(Shared { settings, flavours, known_imports, budget, small, large, _ticker: ticker })))
     }
 
     /// Reads what a module is, without compiling it.
@@ -137,11 +139,6 @@ impl Engine {
     /// What all running guests hold, and may hold.
     pub fn memory_budget(&self) -> &MemoryBudget {
         &self.0.budget
-    }
-
-    /// How often the ticker has ticked: it stands still only when the engine has ended.
-    pub fn ticks(&self) -> u64 {
-        self.0.ticker.ticks()
     }
 
     fn flavoured(&self, flavour: Flavour) -> Result<&Flavoured, Error> {
