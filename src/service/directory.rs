@@ -50,6 +50,11 @@ impl Callable {
         self.removed.cancelled().await;
     }
 
+    /// Whether the function was removed.
+    pub fn is_removed(&self) -> bool {
+        self.removed.is_cancelled()
+    }
+
     /// Ends all calls of the function, of whatever version.
     pub fn end_calls(&self) {
         self.removed.cancel();

@@ -63,6 +63,10 @@ impl Permits {
             if state.draining {
                 return Err(Busy::Draining);
             }
+            // The body was long on its way.
+            if function.is_removed() {
+                return Err(Busy::Removed);
+            }
             let permit = |held| Permit { permits: self.clone(), function: Arc::clone(function), held, waited: false };
             match state.scheduler.request(Request {
                 account: &function.account,
@@ -81,8 +85,10 @@ impl Permits {
         };
         let granted = tokio::time::timeout(wait_max, granted);
         let granted = tokio::select! {
-            granted = granted => granted,
+            // The removal of a function ends its running calls, and their slots go to those of it that wait.
+            biased;
             () = function.removed() => return Err(Busy::Removed),
+            granted = granted => granted,
         };
         match granted {
             Ok(Ok(())) => {
