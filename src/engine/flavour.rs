@@ -18,6 +18,8 @@ const NARROW_MEMORY_BYTES_MAX: usize = 4 << 30;
 /// How much of a memory stays mapped for the next guest, set to zero by hand: cheaper than giving
 /// pages back to the kernel as long as it covers what a guest usually touches.
 const MEMORY_KEEP_RESIDENT_BYTES: usize = 256 << 10;
+/// The same for a stack: what is above is given back to the kernel, which is slow if it was touched.
+const STACK_KEEP_RESIDENT_BYTES: usize = 32 << 10;
 /// The same for a table.
 const TABLE_KEEP_RESIDENT_BYTES: usize = 4 << 10;
 /// Pools shard by thread from this many slots on.
@@ -135,6 +137,7 @@ fn pool(instances_max: NonZeroU32) -> wasmtime::PoolingAllocationConfig {
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(NARROW_MEMORY_BYTES_MAX)
         .linear_memory_keep_resident(MEMORY_KEEP_RESIDENT_BYTES)
+        .async_stack_keep_resident(STACK_KEEP_RESIDENT_BYTES)
         .table_keep_resident(TABLE_KEEP_RESIDENT_BYTES)
         // Faster, but in 48.0.8 it can leave another guest's swapped page readable.
         .pagemap_scan(wasmtime::Enabled::No);
