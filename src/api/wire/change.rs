@@ -135,8 +135,8 @@ struct PortBindingBody {
 #[derive(Deserialize)]
 struct Nothing {}
 
-/// A string, which is one word, or an array of words.
-struct Words(Command);
+/// A string, which is one word, or an array of words. `""` says nothing; `[]` says that there shall be none.
+struct Words(Option<Command>);
 
 impl<'de> Deserialize<'de> for Words {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -150,7 +150,7 @@ impl<'de> Deserialize<'de> for Words {
             }
 
             fn visit_str<E: de::Error>(self, word: &str) -> Result<Words, E> {
-                Ok(Words(vec![word.to_owned()]))
+                Ok(Words((!word.is_empty()).then(|| vec![word.to_owned()])))
             }
 
             fn visit_seq<A: de::SeqAccess<'de>>(self, mut words: A) -> Result<Words, A::Error> {
@@ -158,7 +158,7 @@ impl<'de> Deserialize<'de> for Words {
                 while let Some(word) = words.next_element()? {
                     command.push(word);
                 }
-                Ok(Words(command))
+                Ok(Words(Some(command)))
             }
         }
 
@@ -248,20 +248,13 @@ impl ConfigBody {
             tty: self.tty,
             env: self.env.map(Env::new).transpose()?,
             exposed_ports: ports.filter(|ports| !ports.is_empty()),
-            cmd: self.cmd.and_then(Words::said),
+            cmd: self.cmd.and_then(|words| words.0),
             image: image.map_err(|problem| Invalid::new("Config.Image", problem))?,
-            entrypoint: self.entrypoint.and_then(Words::said),
+            entrypoint: self.entrypoint.and_then(|words| words.0),
             working_dir: said(self.working_dir),
             labels: self.labels.filter(|labels| !labels.is_empty()),
             stop_signal: self.stop_signal.map(|signal| signal.0).filter(|signal| !signal.is_empty()),
         })
-    }
-}
-
-impl Words {
-    /// `""` says nothing; `[]` says that there shall be none.
-    fn said(self) -> Option<Command> {
-        (self.0 != [""]).then_some(self.0)
     }
 }
 
