@@ -157,3 +157,18 @@ pub fn looks_for_secrets() -> String {
         (call $put (i32.const 1) (i32.const 1024) (i32.const 5)))"#;
     module(8, body)
 }
+
+/// Writes a text to stdout out of a memory with 64-bit addresses.
+pub fn wide_prints(text: &str) -> String {
+    let len = text.len();
+    format!(
+        r#"(module
+          (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+          (memory (export "memory") i64 1)
+          (data (i64.const 1024) "{text}")
+          (func (export "_start")
+            (i32.store (i64.const 0) (i32.const 1024))
+            (i32.store (i64.const 4) (i32.const {len}))
+            (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#
+    )
+}
