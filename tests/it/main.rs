@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "`tests/alone` uses the rest")]
 mod harness;
 
+mod bodies;
 mod busy;
 mod call;
 mod cli;
@@ -14,7 +15,9 @@ mod ending;
 mod environment;
 mod fixtures;
 mod fresh;
+mod function_config;
 mod function_fields;
+mod function_host;
 mod functions;
 mod images;
 mod leaving;
