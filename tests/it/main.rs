@@ -22,6 +22,7 @@ mod functions;
 mod images;
 mod leaving;
 mod listeners;
+mod management;
 mod open_machine;
 mod seed;
 mod shutdown;
