@@ -19,6 +19,7 @@ mod function_config;
 mod function_fields;
 mod function_host;
 mod functions;
+mod image_refusals;
 mod images;
 mod leaving;
 mod listeners;
