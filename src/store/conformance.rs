@@ -457,7 +457,7 @@ mod any_value {
         let networking = prop_oneof![any::<String>(), Just("{ \"a\" :1.0,\r\n\t\"a\": {} }".to_owned())].prop_map(Json);
         let change = (
             select(&ContainerSize::ALL[..]),
-            (1..=i128::from(Timeout::SECONDS_MAX)).prop_map(|seconds| Timeout::from_seconds(seconds).unwrap()),
+            (1..=i64::from(Timeout::SECONDS_MAX)).prop_map(|seconds| Timeout::from_seconds(seconds).unwrap()),
             config(),
             host(),
             option::of(networking),

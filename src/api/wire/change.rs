@@ -91,7 +91,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
 pub(in crate::api) struct FuncBody {
     name: Option<String>,
     container_size: Option<String>,
-    timeout: Option<Seconds>,
+    timeout: Option<i64>,
     refresh: Option<bool>,
     config: Option<Object<ConfigBody>>,
     host_config: Option<Object<HostConfigBody>>,
@@ -166,33 +166,6 @@ impl<'de> Deserialize<'de> for Words {
     }
 }
 
-/// A whole number of whatever size: that its range is another is for the domain to say.
-struct Seconds(i128);
-
-impl<'de> Deserialize<'de> for Seconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Whole;
-
-        impl Visitor<'_> for Whole {
-            type Value = Seconds;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number of seconds")
-            }
-
-            fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<Seconds, E> {
-                Ok(Seconds(seconds.into()))
-            }
-
-            fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Seconds, E> {
-                Ok(Seconds(seconds.into()))
-            }
-        }
-
-        deserializer.deserialize_any(Whole)
-    }
-}
-
 /// A signal by name or number.
 struct Signal(String);
 
@@ -226,11 +199,7 @@ impl FuncBody {
         let host = self.host_config.map_or_else(HostConfigBody::default, |Object(host)| host);
         Ok(Change {
             size: said(self.container_size).map(|size| ContainerSize::parse(&size)).transpose()?,
-            timeout: self
-                .timeout
-                .filter(|seconds| seconds.0 != 0)
-                .map(|seconds| Timeout::from_seconds(seconds.0))
-                .transpose()?,
+            timeout: self.timeout.filter(|seconds| *seconds != 0).map(Timeout::from_seconds).transpose()?,
             config: config.change()?,
             host: host.change()?,
             networking: self.networking_config.as_deref().map(networking).transpose()?.flatten(),
