@@ -7,6 +7,8 @@
 //! - `echo_1mib`: MB/s with 1 MiB in and out, against a bare hyper echo;
 //! - `noisy_neighbour`: `sync_hello` while twice as many guests as cores spin, against without them.
 //!
+//! `cargo bench --bench http -- --serve` measures nothing: it prints the two addresses, for a load generator of your own.
+//!
 //! Server and load share the machine, so the absolute figures are lower than those of a server by itself.
 
 #![allow(clippy::expect_used, reason = "a bench fails by panicking")]
@@ -38,6 +40,9 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const HELLO: &[u8] = include_bytes!("../guest-examples/hello/hello.wasm");
 const ECHO: &[u8] = include_bytes!("../guest-examples/echo/echo.wasm");
 /// `(loop (br 0))` as `_start`.
@@ -53,6 +58,12 @@ fn main() {
     let bare = runtime.block_on(bare_hyper());
     let ours = runtime.block_on(Ours::start(data.path()));
 
+    if std::env::args().any(|argument| argument == "--serve") {
+        println!("ours http://{}{}\nbare http://{bare}/hello", ours.address, ours.hello);
+        loop {
+            std::thread::park();
+        }
+    }
     let hello = Target::new(ours.address, &ours.hello, &[]);
     let bare_hello = Target::new(bare, "/hello", &[]);
     let (ours_rate, bare_rate) = alternate(|| bare_hello.rate(CONNECTIONS), || hello.rate(CONNECTIONS));

@@ -1,5 +1,8 @@
 //! `hyperfunc`: see the library for the tour.
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     // The one exit: nothing that still runs, such as a guest, is waited for.
     std::process::exit(hyperfunc::cli::run(std::env::args_os()).into());
