@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// How long the last answers may take on their way out.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(3);
@@ -77,7 +78,12 @@ fn read_settings(file: &Path) -> anyhow::Result<RawConfig> {
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log).with_context(|| format!("--log {}", config.log))?;
+    // A level by itself is meant for what we say: at `info`, libraries would tell of every host call.
+    let filter = match config.log.parse::<LevelFilter>() {
+        Ok(level) => format!("{},hyperfunc={level}", level.min(LevelFilter::WARN)),
+        Err(_) => config.log.clone(),
+    };
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {}", config.log))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match config.log_format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
