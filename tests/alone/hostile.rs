@@ -60,29 +60,35 @@ fn hostile_guests_end_as_they_should_and_nobody_notices() {
         });
     };
 
-    // The first round fills pools and caches.
-    attack();
+    // While other calls come in at a steady pace; returns how long each of them took.
+    let attack_while_others_call = || -> Vec<Duration> {
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let bystanders: Vec<_> = (0..BYSTANDERS)
+                .map(|index| {
+                    let (server, address, over) = (&server, &bystander, &over);
+                    scope.spawn(move || {
+                        calls_at_a_steady_pace(server, address, BYSTANDER_EVERY / BYSTANDERS * index, over)
+                    })
+                })
+                .collect();
+            attack();
+            attack();
+            over.store(true, Ordering::Relaxed);
+            bystanders.into_iter().flat_map(|bystander| bystander.join().unwrap()).collect()
+        })
+    };
+
+    // The first time fills pools and caches.
+    attack_while_others_call();
     server.wait_for_running(0);
     let before = (server.open_files(), server.status("Threads"));
     let memory_before = server.status("VmRSS");
 
-    let over = AtomicBool::new(false);
-    let mut latencies: Vec<Duration> = thread::scope(|scope| {
-        let bystanders: Vec<_> = (0..BYSTANDERS)
-            .map(|index| {
-                let (server, address, over) = (&server, &bystander, &over);
-                scope.spawn(move || calls_at_a_steady_pace(server, address, BYSTANDER_EVERY / BYSTANDERS * index, over))
-            })
-            .collect();
-        for _ in 0..3 {
-            attack();
-        }
-        over.store(true, Ordering::Relaxed);
-        bystanders.into_iter().flat_map(|bystander| bystander.join().unwrap()).collect()
-    });
+    let mut latencies = attack_while_others_call();
     latencies.sort();
     let p99 = latencies[latencies.len() * 99 / 100];
-    assert!(latencies.len() >= 250, "only {} calls beside", latencies.len());
+    assert!(latencies.len() >= 150, "only {} calls beside", latencies.len());
     assert!(p99 < BYSTANDER_P99, "p99 {p99:?}, most {:?}", latencies.last());
 
     server.wait_for_running(0);
