@@ -54,8 +54,8 @@ pub(in crate::api) fn from_json<T: TryFrom<FuncBody, Error = Invalid>>(bytes: &[
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let Object(body) = serde_path_to_error::deserialize::<_, Object<FuncBody>>(&mut json).map_err(|e| {
         let path = e.path().to_string();
-        // What is no JSON at all is wrong as a whole, wherever that shows.
-        let field = if path == "." || !e.inner().is_data() { "body".to_owned() } else { path };
+        // `?` is a key that could not be read.
+        let field = if matches!(path.as_str(), "." | "?") { "body".to_owned() } else { path };
         Invalid::new(field, e.into_inner().to_string())
     })?;
     json.end().map_err(|e| Invalid::new("body", e.to_string()))?;
