@@ -262,9 +262,8 @@ fn a_call_whose_function_is_removed_before_its_body_is_there_never_runs() {
 
 #[test]
 fn a_call_runs_the_function_as_it_is_at_its_start() {
-    const TOOLBOX: &[u8] = include_bytes!("../../guest-examples/toolbox/toolbox.wasm");
     let server = Server::with(&["--max-running", "1"]);
-    server.load_bytes("echo", TOOLBOX);
+    server.load_bytes("echo", guests::TOOLBOX);
     let config = |said: &str| json!({"Cmd": [said], "Image": "echo"});
     let fails = server.function("fails", &guests::fails(3, ""), json!({}));
     let echo = address(&server.create(&json!({"Name": "f", "Config": config("old")})));

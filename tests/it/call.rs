@@ -4,7 +4,6 @@ use crate::harness::{Connection, Reply, Request, Server, address, eventually, gu
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-const TOOLBOX: &[u8] = include_bytes!("../../guest-examples/toolbox/toolbox.wasm");
 const MB: usize = 1 << 20;
 /// An empty text, as gzip packs it.
 const GZIP: [u8; 20] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -70,7 +69,7 @@ fn seen(reply: Reply) -> (u16, Vec<(String, String)>, Vec<u8>) {
 #[test]
 fn four_methods_call_and_others_are_told_so() {
     let server = Server::start();
-    server.load_bytes("env", TOOLBOX);
+    server.load_bytes("env", guests::TOOLBOX);
     let target = address(&server.create(&json!({"Name": "f", "Config": {"Image": "env"}})));
     for method in ["GET", "POST", "PUT", "DELETE"] {
         let reply = server.request(method, &target).send().expect(200);

@@ -4,7 +4,6 @@ use crate::harness::{Reply, Server, eventually, guests};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-const TOOLBOX: &[u8] = include_bytes!("../../guest-examples/toolbox/toolbox.wasm");
 const SECOND: Duration = Duration::from_secs(1);
 /// When the answer of a call past its Timeout must be there.
 const IN_TIME: Duration = Duration::from_millis(200);
@@ -34,7 +33,7 @@ fn assert_ends(server: &Server, name: &str, wat: &str, status: u16, line: &str) 
 
 /// A function of the toolbox.
 fn toolbox(server: &Server, name: &str, command: Value) -> String {
-    server.load_bytes("toolbox", TOOLBOX);
+    server.load_bytes("toolbox", guests::TOOLBOX);
     let function = json!({"Name": name, "Config": {"Image": "toolbox", "Cmd": command}});
     crate::harness::address(&server.create(&function))
 }

@@ -1,17 +1,16 @@
 //! What a guest sees of its environment: the request as CGI tells it, then what is ours, then the function's own.
 
-use crate::harness::{Reply, Server, address};
+use crate::harness::{Reply, Server, address, guests};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Prints its environment when it is stored as `env`.
-const TOOLBOX: &[u8] = include_bytes!("../../guest-examples/toolbox/toolbox.wasm");
 /// What a request may add to the environment, names and values together.
 const REQUEST_BYTES_MAX: usize = 32 << 10;
 
 /// Defines a function that prints its environment; returns where it is called.
 fn printing(server: &Server, name: &str, config: Value) -> String {
-    server.load_bytes("env", TOOLBOX);
+    server.load_bytes("env", guests::TOOLBOX);
     let mut function = json!({"Name": name, "Config": config});
     function["Config"]["Image"] = "env".into();
     address(&server.create(&function))

@@ -2,11 +2,9 @@
 //!
 //! Its own requests are replayed where `HYPER_CLI_FIXTURES` names a directory of them, one raw request a file.
 
-use crate::harness::{Reply, Server};
+use crate::harness::{Reply, Server, guests};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-
-const TOOLBOX: &[u8] = include_bytes!("../../guest-examples/toolbox/toolbox.wasm");
 
 /// A signature; what it is worth, this version does not ask.
 const HEADERS: &str = "Host: localhost:443\r\nUser-Agent: Docker-Client/library-import (linux)\r\n\
@@ -48,7 +46,7 @@ const CREATE: &str = r#"{"Name":"hello","ContainerSize":"s1","Timeout":60,"Creat
 #[test]
 fn a_session_of_the_hyper_command_line_goes_through() {
     let server = Server::start();
-    server.load_bytes("ubuntu", TOOLBOX);
+    server.load_bytes("ubuntu", guests::TOOLBOX);
     // It inspects the image before it creates.
     let image = json_of(ask(&server, "GET", "/v1.23/images/ubuntu/json", ""), 200);
     assert!(image["Id"].is_string() && image["Config"]["Entrypoint"].is_array());
@@ -120,7 +118,7 @@ fn the_recorded_requests_of_the_hyper_command_line_are_answered() {
         return;
     };
     let server = Server::start();
-    server.load_bytes("ubuntu", TOOLBOX);
+    server.load_bytes("ubuntu", guests::TOOLBOX);
     let mut uuid = String::new();
     for (name, status) in RECORDED {
         let reply = raw(&server, &recorded(&dir, name, &uuid)).expect(status);

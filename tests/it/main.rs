@@ -13,6 +13,7 @@ mod connections;
 mod durability;
 mod ending;
 mod environment;
+mod examples;
 mod fixtures;
 mod fresh;
 mod function_config;

@@ -1,6 +1,6 @@
 //! The example that the API started from: its request gets its answer, field for field and in its order.
 
-use crate::harness::{Server, address};
+use crate::harness::{Server, address, guests};
 
 /// The request of the documentation of 2017, as it stands.
 const REQUEST: &str = r#"{
@@ -14,12 +14,10 @@ const REQUEST: &str = r#"{
     }
 }"#;
 
-const TOOLBOX: &[u8] = include_bytes!("../../guest-examples/toolbox/toolbox.wasm");
-
 #[test]
 fn the_seeds_request_gets_the_seeds_answer_and_prints_hello_world() {
     let server = Server::start();
-    server.load_bytes("ubuntu", TOOLBOX);
+    server.load_bytes("ubuntu", guests::TOOLBOX);
     let create = server.request("POST", "/funcs/create").header("Content-Type", "application/json");
     let reply = create.body(REQUEST).send().expect(201);
     assert_eq!(reply.header("content-type"), Some("application/json"));

@@ -4,8 +4,6 @@ use crate::harness::fields::{assert_refused, field, only};
 use crate::harness::{Server, address, guests};
 use serde_json::{Value, json};
 
-const TOOLBOX: &[u8] = include_bytes!("../../guest-examples/toolbox/toolbox.wasm");
-
 /// A function with a value of its own in every field.
 const FULL: &str = r#"{
     "Name": "full", "ContainerSize": "m1", "Timeout": 77, "Fuel": 1000000, "MaxConcurrency": 7,
@@ -210,7 +208,7 @@ fn a_refused_update_changes_nothing() {
 #[test]
 fn an_update_takes_effect_on_the_next_call() {
     let server = Server::start();
-    server.load_bytes("toolbox", TOOLBOX);
+    server.load_bytes("toolbox", guests::TOOLBOX);
     server.load("spins", &guests::spins());
     let function = server.create(&json!({"Name": "f", "Config": {"Image": "toolbox", "Cmd": ["echo", "one"]}}));
     let address = address(&function);

@@ -1,5 +1,8 @@
 //! Guests in text form. Each is a WASI preview 1 command.
 
+/// `guest-examples/toolbox`: the applets `echo cat env rev wc sleep sha256 exit`.
+pub const TOOLBOX: &[u8] = include_bytes!("../../../guest-examples/toolbox/toolbox.wasm");
+
 /// A module with the imports that guests use, `pages` of memory, and `body`: functions, data, and `_start`.
 pub fn module(pages: u32, body: &str) -> String {
     format!(
