@@ -48,6 +48,7 @@ pub(super) fn pong() -> Answer {
 
 /// Why something is not as it was asked for: a line of text, or JSON for a client whose `Accept` names it.
 pub(super) fn message(status: StatusCode, message: &str, headers: &HeaderMap) -> Answer {
+    let message = &one_line(message);
     let mut accepts = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
     let mut answer = if accepts.any(|accept| accept.contains("application/json")) {
         json(status, &Message { message })
@@ -58,6 +59,12 @@ pub(super) fn message(status: StatusCode, message: &str, headers: &HeaderMap) ->
         answer.extensions_mut().insert(OUTPUT_LIMIT);
     }
     answer
+}
+
+/// What a client or a guest wrote comes into messages: a message is one line all the same, and not for ever.
+fn one_line(message: &str) -> String {
+    const CHARS_MAX: usize = 1000;
+    message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CHARS_MAX).collect()
 }
 
 /// Says which call an answer is about.

@@ -50,6 +50,11 @@ impl Reader {
         Ok(Self { body, bytes_max, read: 0, pace: None })
     }
 
+    /// The most that the body can bring, in bytes: what it says of itself, or what it may.
+    pub(super) fn bytes_max(&self) -> u64 {
+        self.body.size_hint().upper().unwrap_or(self.bytes_max)
+    }
+
     /// The next piece; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         loop {

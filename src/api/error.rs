@@ -97,7 +97,17 @@ impl Error {
             }
             Self::Call(CallError::NotRun { why, .. }) => why.to_string(),
             Self::Call(CallError::Busy(busy)) => busy_text(*busy).to_owned(),
-            _ => self.to_string(),
+            Self::NoRoute(_)
+            | Self::Framing(_)
+            | Self::TargetTooLong(_)
+            | Self::Denied(_)
+            | Self::MediaType(_)
+            | Self::Body(_)
+            | Self::Variables(_)
+            | Self::Invalid(_)
+            | Self::Service(_)
+            | Self::NoSuchAddress
+            | Self::Draining => self.to_string(),
         }
     }
 
@@ -114,6 +124,7 @@ fn service_status(error: &service::Error) -> StatusCode {
         E::NoSuchFunction(_) | E::NoSuchImage(_) => StatusCode::NOT_FOUND,
         E::NameTaken(_) | E::FunctionBusy(_) | E::ImageInUse(_) => StatusCode::CONFLICT,
         E::QuotaFull { .. } => StatusCode::FORBIDDEN,
+        E::TooManyLoads => StatusCode::SERVICE_UNAVAILABLE,
         E::Failure(failure) => failure_status(failure),
     }
 }
@@ -121,6 +132,7 @@ fn service_status(error: &service::Error) -> StatusCode {
 fn failure_status(failure: &Failure) -> StatusCode {
     match failure {
         Failure::DiskFull => StatusCode::SERVICE_UNAVAILABLE,
+        Failure::Loading(failure) => failure_status(failure),
         Failure::Store(_) | Failure::Image(_) | Failure::Engine(_) | Failure::Rejected(_) | Failure::Internal(_) => {
             StatusCode::INTERNAL_SERVER_ERROR
         }

@@ -188,7 +188,10 @@ impl Handler {
         let service = &self.api.service;
         let address = FunctionUuid::parse(uuid).and_then(|uuid| service.address(name, uuid));
         let function = address.ok_or(Error::NoSuchAddress)?;
-        let body = Reader::new(body, STDIN_BYTES_MAX as u64)?.whole().await?;
+        let reader = Reader::new(body, STDIN_BYTES_MAX as u64)?;
+        let room = service.make_room_for_body(reader.bytes_max())?;
+        let body = reader.whole().await?;
+        drop(room);
         let variables = body::variables(parts, self.ends, name, &body)?;
         let ended = service.call_sync(function, CallRequest { body, variables }).await?;
         Ok(answer::ended(ended, &parts.headers))

@@ -68,14 +68,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Begins to answer, on at most `connections_max` connections at once; further ones wait to be accepted.
+    /// Begins to answer, on at most `connections_max` connections of each listener at once; further ones wait to be
+    /// accepted.
     pub fn start(api: Api, listeners: Vec<Listener>, connections_max: NonZeroUsize) -> Self {
         let server =
             Self { tasks: TaskTracker::new(), finish: CancellationToken::new(), stop: CancellationToken::new() };
         let api = Arc::new(api);
-        let places = Arc::new(Semaphore::new(connections_max.get().min(Semaphore::MAX_PERMITS)));
         for listener in listeners {
-            let accepting = accept(Arc::clone(&api), listener, Arc::clone(&places), server.child());
+            // Each its own: strangers on the one must not shut the other.
+            let places = Arc::new(Semaphore::new(connections_max.get().min(Semaphore::MAX_PERMITS)));
+            let accepting = accept(Arc::clone(&api), listener, places, server.child());
             server.tasks.spawn(accepting);
         }
         server

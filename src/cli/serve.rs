@@ -59,16 +59,19 @@ impl Serve {
 
         tokio::select! {
             _ = signals.next() => {}
-            reason = service.failed() => {
-                // What it promised is on disk or was never said; whoever starts it again finds out.
-                bail!("stopped: what is stored cannot be trusted any more: {reason}");
-            }
+            reason = service.failed() => return Err(untrusted(&reason)),
         }
         tokio::select! {
-            () = drain(service, server, config.drain) => Ok(0),
+            () = drain(service.clone(), server, config.drain) => Ok(0),
             status = signals.next() => Ok(status),
+            reason = service.failed() => Err(untrusted(&reason)),
         }
     }
+}
+
+/// What was promised is on disk or was never said; whoever starts the server again finds out.
+fn untrusted(reason: &str) -> anyhow::Error {
+    anyhow!("stopped: what is stored cannot be trusted any more: {reason}")
 }
 
 fn read_settings(file: &Path) -> anyhow::Result<RawConfig> {

@@ -12,6 +12,11 @@ pub(super) enum Stop {
     MemoryBudget,
 }
 
+/// The instance was not made: unless the guest is to blame for that, we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("instantiation")]
+pub(super) struct NotInstantiated;
+
 /// How a guest ended that returned `result` from its start or its instantiation.
 ///
 /// `refused` says whether a growth past its cap was refused: a failure after one is put down to it.
@@ -34,6 +39,7 @@ pub(super) fn ending(result: wasmtime::Result<()>, refused: bool) -> Result<Endi
         _ if refused => Ending::MemoryLimit,
         (Some(status), _) => Ending::ExitStatus(status),
         (None, Some(trap)) => Ending::Trapped(domain_trap(trap)),
+        (None, None) if error.is::<NotInstantiated>() => return Err(Error::Sandbox(format!("{error:#}"))),
         // An error of a host call, such as too many random bytes at once.
         (None, None) => Ending::Trapped(Trap::HostCall),
     })
@@ -60,6 +66,14 @@ fn domain_trap(trap: wasmtime::Trap) -> Trap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_fails_before_the_guest_begins_is_ours_unless_it_trapped() {
+        let failed = |error: wasmtime::Error| ending(Err(error.context(NotInstantiated)), false);
+        assert!(matches!(failed(wasmtime::Error::msg("mmap")), Err(Error::Sandbox(_))));
+        let trapped = failed(wasmtime::Trap::UnreachableCodeReached.into());
+        assert_eq!(trapped.unwrap(), Ending::Trapped(Trap::Unreachable));
+    }
 
     #[test]
     fn every_end_has_its_case() {

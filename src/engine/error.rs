@@ -42,7 +42,7 @@ pub enum Error {
     /// No sandbox could be made.
     #[error("no sandbox could be made: {0}")]
     Sandbox(String),
-    /// The code that serves guests panicked.
-    #[error("a host function panicked: {0}")]
+    /// The compiler panicked, or the code that serves guests.
+    #[error("our own code panicked: {0}")]
     Panicked(String),
 }

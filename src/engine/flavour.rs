@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::sandbox::Sandbox;
-use crate::domain::{Definition, MB, MemoryKind};
+use crate::domain::{Definition, MemoryKind};
 use std::num::{NonZeroU32, NonZeroUsize};
 
 /// The most elements one table may have.
@@ -22,6 +22,8 @@ const MEMORY_KEEP_RESIDENT_BYTES: usize = 256 << 10;
 const STACK_KEEP_RESIDENT_BYTES: usize = 32 << 10;
 /// The same for a table.
 const TABLE_KEEP_RESIDENT_BYTES: usize = 4 << 10;
+/// What an instance itself may take, its memories and tables apart, in bytes: 32 for each function that is in a table.
+const INSTANCE_BYTES_MAX: usize = 16 << 20;
 /// Pools shard by thread from this many slots on.
 const SLOTS_MIN: u32 = 128;
 
@@ -111,6 +113,8 @@ fn config(flavour: Flavour, instances_max: NonZeroU32) -> wasmtime::Config {
         .wasm_multi_memory(false)
         .wasm_threads(false)
         .shared_memory(false)
+        // `externref` too: each guest that has one would take a second memory of the pool.
+        .gc_support(false)
         .wasm_gc(false)
         .wasm_function_references(false)
         .wasm_exceptions(false);
@@ -131,7 +135,7 @@ fn pool(instances_max: NonZeroU32) -> wasmtime::PoolingAllocationConfig {
         .total_tables(slots.saturating_mul(TABLES_MAX))
         .total_stacks(slots)
         .max_unused_warm_slots(slots)
-        .max_core_instance_size(MB as usize)
+        .max_core_instance_size(INSTANCE_BYTES_MAX)
         .max_memories_per_module(1)
         .max_tables_per_module(TABLES_MAX)
         .table_elements(TABLE_ELEMENTS_MAX)

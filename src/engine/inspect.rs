@@ -64,13 +64,16 @@ fn features() -> WasmFeatures {
         | WasmFeatures::EXTENDED_CONST
         | WasmFeatures::MEMORY64
         | WasmFeatures::FLOATS
-        | WasmFeatures::GC_TYPES
         | WasmFeatures::COMPONENT_MODEL
 }
+
+/// The most that the names of all imports and exports may take together, in bytes: they are kept and shown.
+const NAMES_BYTES_MAX: usize = 1 << 20;
 
 /// What the pass over a module has found so far.
 #[derive(Default)]
 struct Found {
+    names_bytes: usize,
     types: Vec<Option<FuncType>>,
     functions: Vec<u32>,
     imports: Vec<String>,
@@ -156,6 +159,7 @@ impl Found {
             Payload::ExportSection(section) => {
                 for export in section {
                     let export = export.map_err(invalid)?;
+                    self.count_name(export.name.len())?;
                     self.exports.push(export.name.to_owned());
                     self.exports_memory |= export.name == MEMORY && export.kind == ExternalKind::Memory;
                     if export.name == START && export.kind == ExternalKind::Func {
@@ -182,9 +186,18 @@ impl Found {
         if asked != Some(expected) {
             return Err(Rejected::new(format_args!("imports {name} with a type that it does not have")));
         }
+        self.count_name(name.len())?;
         self.imports.push(name);
         self.functions.push(ty);
         Ok(())
+    }
+
+    fn count_name(&mut self, bytes: usize) -> Result<(), Rejected> {
+        self.names_bytes += bytes;
+        if self.names_bytes <= NAMES_BYTES_MAX {
+            return Ok(());
+        }
+        Err(Rejected::new(format_args!("its imports and exports have more than {NAMES_BYTES_MAX} bytes of names")))
     }
 
     fn memory(&mut self, memory: &wasmparser::MemoryType) -> Result<(), Rejected> {

@@ -17,12 +17,15 @@ pub(super) struct Limiter {
     budget: Arc<MemoryBudget>,
     cap: u64,
     held: u64,
+    peak: u64,
+    /// What the growth that is being tried was charged.
+    trying: u64,
     refused: bool,
 }
 
 impl Limiter {
     pub(super) fn new(cap: u64, budget: Arc<MemoryBudget>) -> Self {
-        Self { budget, cap, held: 0, refused: false }
+        Self { budget, cap, held: 0, peak: 0, trying: 0, refused: false }
     }
 
     /// Whether a growth past the cap was refused.
@@ -30,12 +33,13 @@ impl Limiter {
         self.refused
     }
 
-    /// The most that was held. Memories and tables never shrink, so it is what is held now.
+    /// The most that was held.
     pub(super) fn peak(&self) -> u64 {
-        self.held
+        self.peak
     }
 
     fn grow(&mut self, current: usize, desired: usize) -> wasmtime::Result<bool> {
+        self.trying = 0;
         let more = desired.saturating_sub(current) as u64;
         if self.held.saturating_add(more) > self.cap {
             self.refused = true;
@@ -45,20 +49,41 @@ impl Limiter {
             return Err(Stop::MemoryBudget.into());
         }
         self.held += more;
+        self.peak = self.peak.max(self.held);
+        self.trying = more;
         Ok(true)
+    }
+
+    /// The growth that was charged last has failed: the guest holds nothing of it.
+    fn give_back(&mut self) {
+        let failed = std::mem::take(&mut self.trying);
+        self.held -= failed;
+        self.budget.release(failed);
     }
 }
 
 impl wasmtime::ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         // Past the module's own maximum wasmtime refuses by itself: that is no limit of ours.
+        self.trying = 0;
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
         self.grow(current, desired)
     }
 
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.give_back();
+        Ok(())
+    }
+
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.give_back();
+        Ok(())
+    }
+
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.trying = 0;
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
@@ -93,6 +118,22 @@ mod tests {
         assert_eq!((limiter.peak(), budget.charged()), (128 << 10, 128 << 10));
         drop(limiter);
         assert_eq!(budget.charged(), 0);
+    }
+
+    #[test]
+    fn a_growth_that_fails_is_given_back_once() {
+        let budget = Arc::new(MemoryBudget::new(1000));
+        let mut limiter = Limiter::new(1000, Arc::clone(&budget));
+        assert!(limiter.memory_growing(0, 100, None).unwrap());
+        assert!(limiter.memory_growing(100, 400, None).unwrap());
+        for _ in 0..2 {
+            limiter.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
+            assert_eq!(budget.charged(), 100);
+        }
+        // Refused before it was charged.
+        assert!(!limiter.table_growing(0, 10, Some(5)).unwrap());
+        limiter.table_grow_failed(wasmtime::Error::msg("too many")).unwrap();
+        assert_eq!((budget.charged(), limiter.peak()), (100, 400));
     }
 
     #[test]

@@ -96,13 +96,19 @@ impl Engine {
     }
 
     /// Compiles a module that [`Engine::inspect`] has accepted, on the calling thread, for seconds if it is
-    /// large. The bytes are native code: they go back to [`Engine::load`] and nowhere else.
+    /// large, and makes sure that it can be loaded. The bytes are native code: they go back to [`Engine::load`] and
+    /// nowhere else.
     ///
     /// # Errors
     /// [`CompileError::Rejected`] is the author's fault, [`CompileError::Engine`] ours.
     pub fn compile(&self, wasm: &[u8], flavour: Flavour) -> Result<Vec<u8>, CompileError> {
         let flavoured = self.flavoured(flavour)?;
-        flavoured.engine.precompile_module(wasm).map_err(|e| CompileError::Rejected(Rejected::from_compiler(&e)))
+        let rejected = |e: &wasmtime::Error| CompileError::Rejected(Rejected::from_compiler(e));
+        let artifact = flavoured.engine.precompile_module(wasm).map_err(|e| rejected(&e))?;
+        // What the pool has no room for shows only now.
+        // SAFETY: the compiler has just written these bytes.
+        unsafe { wasmtime::Module::deserialize(&flavoured.engine, &artifact) }.map_err(|e| rejected(&e))?;
+        Ok(artifact)
     }
 
     /// Makes a program of compiled bytes.

@@ -1,6 +1,6 @@
 //! One call: a store, a WASI context and an instance that nothing has used before or will use after.
 
-use super::ending::ending;
+use super::ending::{NotInstantiated, ending};
 use super::limiter::Limiter;
 use super::stdio::{Sink, Stdin, lock};
 use super::turns::{InTurn, Turns};
@@ -106,11 +106,11 @@ pub(super) async fn run(
 }
 
 async fn start(program: &Linked, store: &mut wasmtime::Store<Sandbox>) -> wasmtime::Result<()> {
-    let instance = program.pre.instantiate_async(&mut *store).await?;
+    let instance = program.pre.instantiate_async(&mut *store).await.map_err(|e| e.context(NotInstantiated))?;
     let start = instance
         .get_module_export(&mut *store, &program.start)
         .and_then(wasmtime::Extern::into_func)
-        .ok_or_else(|| wasmtime::Error::msg("no start function"))?;
+        .ok_or_else(|| wasmtime::Error::msg("no start function").context(NotInstantiated))?;
     start.typed::<(), ()>(&*store)?.call_async(&mut *store, ()).await
 }
 

@@ -6,14 +6,19 @@ use super::error::{CallError, NotRun};
 use super::permits::{Busy, Permit};
 use super::runner::Execution;
 use crate::domain::{CallId, FunctionUuid, Image, Outcome};
-use crate::engine::{Flavour, Invocation};
+use crate::engine::{Flavour, Invocation, Program};
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use tokio::sync::SemaphorePermit;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
+
+/// The bodies of all calls that may be on their way in together: 1 GB, in KB. Those that wait to start are counted by
+/// the scheduler.
+pub(super) const BODIES_KB_MAX: usize = 1 << 20;
 
 /// A variable of a guest's environment that comes from its request.
 pub type Variable = (Cow<'static, str>, String);
@@ -44,6 +49,15 @@ impl Service {
         self.0.directory.address(name, uuid)
     }
 
+    /// Makes room for a body of at most so many bytes while it comes in.
+    ///
+    /// # Errors
+    /// [`Busy::PendingFull`] when too much comes in already.
+    pub fn make_room_for_body(&self, bytes_max: u64) -> Result<SemaphorePermit<'_>, CallError> {
+        let kb = u32::try_from(bytes_max.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        self.0.bodies.try_acquire_many(kb).map_err(|_| CallError::Busy(Busy::PendingFull))
+    }
+
     /// Calls a function and waits for its end.
     ///
     /// Dropped while the call waits to start, the call is forgotten. Dropped while it runs, the call runs to its end
@@ -52,14 +66,23 @@ impl Service {
     /// # Errors
     /// Why the call has no outcome. After [`CallError::Busy`] it never ran.
     pub async fn call_sync(&self, function: Arc<Callable>, request: CallRequest) -> Result<Ended, CallError> {
-        let (permits, wait_max) = (&self.0.permits, self.0.settings.sync_wait);
-        let permit = permits.acquire(&function, request.body.len() as u64, wait_max).await.map_err(CallError::Busy)?;
-        // What was updated while the call waited counts: what a call is, is fixed at its start.
-        let current = || self.0.directory.function(&function.account, &function.name);
-        let function = if permit.waited() { current().ok_or(CallError::Busy(Busy::Removed))? } else { function };
+        let bytes = request.body.len() as u64;
+        // What was updated while the body came, or while the call waited, counts: what a call is, is fixed at its start.
+        let function = self.as_it_is(&function)?;
+        let permit = self.0.permits.acquire(&function, bytes, self.0.settings.sync_wait).await;
+        let permit = permit.map_err(CallError::Busy)?;
+        let function = if permit.waited() { self.as_it_is(&function)? } else { function };
         let service = self.clone();
         let run = async move { service.run_permitted(permit, function, request).await };
         Detached { running: Some(Box::pin(run)), tasks: &self.0.tasks }.await
+    }
+
+    /// The version of a function that is there now.
+    fn as_it_is(&self, function: &Callable) -> Result<Arc<Callable>, CallError> {
+        let current = self.0.directory.function(&function.account, &function.name);
+        // In this order: what has taken the place of a removed function is another one.
+        let current = current.filter(|_| !function.is_removed());
+        current.ok_or(CallError::Busy(Busy::Removed))
     }
 
     async fn run_permitted(
@@ -97,14 +120,8 @@ impl Service {
         request: CallRequest,
         call_id: CallId,
     ) -> Result<Outcome, NotRun> {
+        let (image, program) = self.program(function).await?;
         let definition = &function.definition;
-        let name = &definition.config.image;
-        // The image is looked up at each start: loading another under its name is a deployment.
-        let image = self.0.directory.image(&function.account, name);
-        let image = image.ok_or_else(|| NotRun::NoSuchImage(name.to_string()))?;
-        definition.check_fits(&image).map_err(NotRun::DoesNotFit)?;
-        let flavour = Flavour::of(definition, image.info.memory);
-        let program = self.0.programs.get(image.digest, flavour).await.map_err(NotRun::Failure)?;
         let invocation = Invocation {
             args: definition.argv(&image).map(str::to_owned).collect(),
             env: environment(function, &image, request.variables, call_id),
@@ -113,6 +130,25 @@ impl Service {
         };
         let execution = Execution { permit, function: Arc::clone(function), program, invocation };
         self.0.runner.run(execution).await.map_err(NotRun::Failure)
+    }
+
+    /// The module that a function means now, loaded. Loading another under its image's name is a deployment.
+    async fn program(&self, function: &Callable) -> Result<(Arc<Image>, Program), NotRun> {
+        let definition = &function.definition;
+        let name = &definition.config.image;
+        loop {
+            let image = self.0.directory.image(&function.account, name);
+            let image = image.ok_or_else(|| NotRun::NoSuchImage(name.to_string()))?;
+            definition.check_fits(&image).map_err(NotRun::DoesNotFit)?;
+            let flavour = Flavour::of(definition, image.info.memory);
+            let now = || self.0.directory.image(&function.account, name);
+            match self.0.programs.get(image.digest, flavour).await {
+                Ok(program) => return Ok((image, program)),
+                // Another module has taken its place, and this one is gone.
+                Err(_) if now().is_none_or(|now| now.digest != image.digest) => {}
+                Err(failure) => return Err(NotRun::Failure(failure)),
+            }
+        }
     }
 }
 
@@ -127,16 +163,17 @@ fn environment(function: &Callable, image: &Image, request: Vec<Variable>, call_
         let said_again = request.iter().any(|(stronger, _)| stronger == name);
         (!said_again).then(|| (Cow::Owned(name.to_owned()), value.to_owned()))
     });
-    let mut environment: Vec<Variable> = Vec::with_capacity(request.len() + own.len() + image.config.env.len() + 4);
+    let mut environment: Vec<Variable> =
+        Vec::with_capacity(request.len() + own.pairs().len() + image.config.env.len() + 4);
     environment.extend(of_image);
     environment.extend(function.definition.working_dir(image).map(|dir| (Cow::Borrowed("PWD"), dir.to_owned())));
     environment.extend(request);
     environment.push((Cow::Borrowed("HYPER_FUNC_NAME"), function.name.to_string()));
     environment.push((Cow::Borrowed("HYPER_CALL_ID"), call_id.to_string()));
     environment.push((Cow::Borrowed("HYPER_ATTEMPT"), FIRST_ATTEMPT.to_owned()));
-    if !own.is_empty() {
-        environment.retain(|(name, _)| !own.contains_key(name.as_ref()));
-        environment.extend(own.iter().map(|(name, value)| (Cow::Owned(name.clone()), value.clone())));
+    if !own.pairs().is_empty() {
+        environment.retain(|(name, _)| !own.contains(name));
+        environment.extend(own.pairs().iter().map(|(name, value)| (Cow::Owned(name.clone()), value.clone())));
     }
     environment
 }

@@ -2,7 +2,6 @@
 
 use crate::engine::{CompileError, Engine, Error, Flavour};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
 /// Modules that may wait to be compiled.
@@ -18,8 +17,9 @@ struct Job {
 
 /// Compiles one module at a time, at low priority.
 pub(super) struct Compiler {
-    jobs: Option<mpsc::Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
+    /// Closed when this is dropped: the thread ends then, after the module at hand. It is not waited
+    /// for, since nothing that it still does is wanted.
+    jobs: mpsc::Sender<Job>,
 }
 
 impl Compiler {
@@ -29,7 +29,7 @@ impl Compiler {
     /// When there is no thread to be had.
     pub(super) fn start(engine: Engine) -> std::io::Result<Self> {
         let (jobs, mut waiting) = mpsc::channel::<Job>(WAITING_MAX);
-        let thread = std::thread::Builder::new().name("compiler".into()).spawn(move || {
+        std::thread::Builder::new().name("compiler".into()).spawn(move || {
             // Of this thread alone: Linux keeps a priority for each. Refused, it is only less polite.
             let _ = rustix::process::setpriority_process(None, NICE);
             while let Some(job) = waiting.blocking_recv() {
@@ -43,7 +43,7 @@ impl Compiler {
                 let _ = job.done.send(compiled);
             }
         })?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Self { jobs })
     }
 
     /// Compiles a module when those before it are done. Dropped, it is skipped if it was not begun.
@@ -53,17 +53,7 @@ impl Compiler {
     pub(super) async fn compile(&self, wasm: Arc<[u8]>, flavour: Flavour) -> Result<Vec<u8>, CompileError> {
         let gone = || CompileError::from(Error::Panicked("the compiler's thread has ended".to_owned()));
         let (done, compiled) = oneshot::channel();
-        let jobs = self.jobs.as_ref().ok_or_else(gone)?;
-        jobs.send(Job { wasm, flavour, done }).await.map_err(|_| gone())?;
+        self.jobs.send(Job { wasm, flavour, done }).await.map_err(|_| gone())?;
         compiled.await.map_err(|_| gone())?
-    }
-}
-
-impl Drop for Compiler {
-    fn drop(&mut self) {
-        drop(self.jobs.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }

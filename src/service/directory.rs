@@ -6,7 +6,7 @@
 use crate::domain::{AccountId, Digest, Function, FunctionName, FunctionUuid, Image, ImageReference};
 use crate::store::ImageKey;
 use dashmap::DashMap;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -14,10 +14,18 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub struct Callable {
     function: Function,
-    /// `Config.Env` as name and value; of a name given twice the last.
-    env: HashMap<String, String>,
-    /// Shared by all versions of the function: cancelled when it is removed.
+    env: Overrides,
+    /// Shared by all versions of the function.
+    lives: Lives,
+}
+
+/// The two ends of a function.
+#[derive(Debug, Clone, Default)]
+struct Lives {
+    /// It was removed: no call starts any more.
     removed: CancellationToken,
+    /// Its running calls were ended with it.
+    cancelled: CancellationToken,
 }
 
 impl std::ops::Deref for Callable {
@@ -31,38 +39,75 @@ impl std::ops::Deref for Callable {
 impl Callable {
     /// Prepares a function for its calls.
     pub fn new(function: Function) -> Arc<Self> {
-        Self::prepare(function, CancellationToken::new())
+        Self::prepare(function, Lives::default())
     }
 
     /// Prepares a function that takes the place of this one.
     pub fn updated(&self, function: Function) -> Arc<Self> {
-        Self::prepare(function, self.removed.clone())
+        Self::prepare(function, self.lives.clone())
     }
 
-    fn prepare(function: Function, removed: CancellationToken) -> Arc<Self> {
+    fn prepare(function: Function, lives: Lives) -> Arc<Self> {
         let pairs = function.definition.config.env.variables().iter().filter_map(|variable| variable.split_once('='));
-        let env = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Arc::new(Self { function, env, removed })
+        let env = Overrides::new(pairs);
+        Arc::new(Self { function, env, lives })
     }
 
     /// Ready once the function was removed.
     pub async fn removed(&self) {
-        self.removed.cancelled().await;
+        self.lives.removed.cancelled().await;
+    }
+
+    /// Ready once its running calls are to end.
+    pub async fn cancelled(&self) {
+        self.lives.cancelled.cancelled().await;
     }
 
     /// Whether the function was removed.
     pub fn is_removed(&self) -> bool {
-        self.removed.is_cancelled()
+        self.lives.removed.is_cancelled()
     }
 
-    /// Ends all calls of the function, of whatever version.
-    pub fn end_calls(&self) {
-        self.removed.cancel();
+    /// The function was removed: what waits to call it, whatever version of it, waits no longer.
+    pub(super) fn remove(&self) {
+        self.lives.removed.cancel();
+    }
+
+    /// Ends its running calls.
+    pub(super) fn cancel(&self) {
+        self.lives.cancelled.cancel();
     }
 
     /// The variables that win over everything derived from a request.
-    pub fn env(&self) -> &HashMap<String, String> {
+    pub(super) fn env(&self) -> &Overrides {
         &self.env
+    }
+}
+
+/// `Config.Env` as name and value, in its order; of a name given twice the last.
+#[derive(Debug)]
+pub(super) struct Overrides {
+    pairs: Vec<(String, String)>,
+    names: HashSet<String>,
+}
+
+impl Overrides {
+    fn new<'a>(pairs: impl DoubleEndedIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut names = HashSet::new();
+        let last_ones = pairs.rev().filter(|(name, _)| names.insert((*name).to_owned()));
+        let mut pairs: Vec<_> = last_ones.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        pairs.reverse();
+        Self { pairs, names }
+    }
+
+    /// Whether a variable has its value from here.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+
+    /// All of them.
+    pub(super) fn pairs(&self) -> &[(String, String)] {
+        &self.pairs
     }
 }
 
@@ -135,10 +180,15 @@ impl Directory {
             .collect()
     }
 
-    /// Adds an image.
-    pub(super) fn put_image(&self, image: Image) {
+    /// Adds an image, in place of the one that had its tag, and keeps `untagged`, which has lost it. No reader sees the
+    /// tag without an image.
+    pub(super) fn put_image(&self, image: Image, untagged: Option<Image>) {
         let key = (image.account.clone(), image.repository.clone());
-        self.images.entry(key).or_default().push(Arc::new(image));
+        let mut images = self.images.entry(key).or_default();
+        for new in untagged.into_iter().chain([image]) {
+            images.retain(|old| old.tag != new.tag || (new.tag.is_none() && old.digest != new.digest));
+            images.push(Arc::new(new));
+        }
     }
 
     /// Forgets an image.

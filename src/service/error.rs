@@ -4,6 +4,7 @@ use super::permits::Busy;
 use crate::domain::{CallId, Invalid, QuotaKind};
 use crate::engine::Rejected;
 use crate::{engine, image, store};
+use std::sync::Arc;
 
 /// Why a management verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,9 @@ pub enum Error {
     /// Functions use the image, or an Id stands for several names.
     #[error("{0}")]
     ImageInUse(String),
+    /// Too many modules come in at once.
+    #[error("too many images are being loaded already")]
+    TooManyLoads,
     /// The account owns as much as it may.
     #[error("quota: {kind} {used} of {limit}")]
     QuotaFull {
@@ -62,6 +66,9 @@ pub enum Failure {
     /// A stored module is one that this version does not run.
     #[error("module: {0}")]
     Rejected(Rejected),
+    /// A program cannot be loaded; everybody who waited for it hears this.
+    #[error("{0}")]
+    Loading(Arc<Failure>),
     /// Something that cannot be.
     #[error("{0}")]
     Internal(String),

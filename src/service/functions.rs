@@ -3,11 +3,13 @@
 use super::directory::Callable;
 use super::{Error, Failure, Service, now, random};
 use crate::domain::{
-    AccountId, Change, ContainerSize, Definition, Function, FunctionName, FunctionUuid, ImageReference, Invalid,
+    AccountId, Change, ContainerSize, Definition, Function, FunctionName, FunctionUuid, Image, ImageReference, Invalid,
 };
 use crate::engine::Flavour;
 use crate::store;
+use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What to list: a function must match one value of each key that has any; of `labels` all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +43,11 @@ impl Filters {
     }
 }
 
+/// What of a definition concerns its image: a function whose image is gone can still be changed in all else.
+fn needs(definition: &Definition) -> (&ImageReference, ContainerSize, Option<NonZeroU64>) {
+    (&definition.config.image, definition.size, definition.fuel)
+}
+
 /// A function, and what its author should know of it.
 #[derive(Debug, Clone)]
 pub struct Described {
@@ -66,6 +73,8 @@ impl Service {
         let service = self.clone();
         self.change(async move {
             let _changes = service.0.changes.lock().await;
+            // Again: the image may have been removed or replaced since.
+            service.fitting_image(&account, &definition)?;
             let uuid = FunctionUuid::from_random(random()?);
             let function = Function { account, name, uuid, created: now(), definition };
             service.0.store.create_function(&function, service.0.settings.quota).await.map_err(|e| match e {
@@ -93,8 +102,6 @@ impl Service {
     ) -> Result<Described, Error> {
         let before = self.function(&account, &name)?;
         let merged = before.definition.apply(change.clone())?;
-        // A function whose image is gone can still be changed in all else.
-        let needs = |definition: &Definition| (definition.config.image.clone(), definition.size, definition.fuel);
         if needs(&merged) != needs(&before.definition) {
             self.prepare(&account, &merged).await?;
         }
@@ -105,6 +112,9 @@ impl Service {
             let current = service.function(&account, &name)?;
             let mut function = Function::clone(&current);
             function.definition = current.definition.apply(change)?;
+            if needs(&function.definition) != needs(&current.definition) {
+                service.fitting_image(&account, &function.definition)?;
+            }
             if refresh {
                 function.uuid = FunctionUuid::from_random(random()?);
             }
@@ -124,14 +134,19 @@ impl Service {
     pub async fn remove_function(&self, account: AccountId, name: FunctionName, force: bool) -> Result<(), Error> {
         let service = self.clone();
         self.change(async move {
-            let _changes = service.0.changes.lock().await;
+            let changes = service.0.changes.lock().await;
             let function = service.function(&account, &name)?;
             if !force && service.0.permits.running_of(&account, &name) > 0 {
                 return Err(Error::FunctionBusy(name.to_string()));
             }
             service.0.store.remove_function(&account, &name).await.map_err(Failure::from)?;
             service.0.directory.remove_function(&account, &name);
-            function.end_calls();
+            function.remove();
+            drop(changes);
+            if force {
+                function.cancel();
+                service.wait_for_end_of_calls(&account, &name).await;
+            }
             Ok(())
         })
         .await
@@ -161,15 +176,38 @@ impl Service {
         Described { warnings: function.definition.warnings(image.as_deref()), function }
     }
 
-    /// Checks a definition against its image, and compiles the image if nobody has asked for this flavour yet.
-    async fn prepare(&self, account: &AccountId, definition: &Definition) -> Result<(), Error> {
+    /// Running calls that were ended stop at their next check; one bulk memory instruction may take longer than this.
+    async fn wait_for_end_of_calls(&self, account: &AccountId, name: &FunctionName) {
+        const WAIT_MAX: Duration = Duration::from_secs(1);
+        const LOOK_EVERY: Duration = Duration::from_millis(1);
+        let ended = async {
+            while self.0.permits.running_of(account, name) > 0 {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let _ = tokio::time::timeout(WAIT_MAX, ended).await;
+    }
+
+    /// The image that a definition names, if its module can start in the size.
+    fn fitting_image(&self, account: &AccountId, definition: &Definition) -> Result<Arc<Image>, Error> {
         let name = &definition.config.image;
         let image = self.0.directory.image(account, name);
         let image = image.ok_or_else(|| Invalid::new("Config.Image", format!("no such image: {name}")))?;
         definition.check_fits(&image)?;
+        Ok(image)
+    }
+
+    /// Checks a definition against its image, and compiles the image if nobody has asked for this flavour yet.
+    async fn prepare(&self, account: &AccountId, definition: &Definition) -> Result<(), Error> {
+        let image = self.fitting_image(account, definition)?;
         let flavour = Flavour::of(definition, image.info.memory);
         if flavour != Flavour::unmetered(image.info.memory) {
-            self.0.programs.get(image.digest, flavour).await?;
+            self.0.programs.get(image.digest, flavour).await.map_err(|failure| match &failure {
+                Failure::Loading(cause) if let Failure::Rejected(rejected) = cause.as_ref() => {
+                    Error::Rejected(rejected.clone())
+                }
+                _ => failure.into(),
+            })?;
         }
         Ok(())
     }

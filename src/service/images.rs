@@ -92,9 +92,10 @@ impl Service {
     /// Begins to take a module in.
     ///
     /// # Errors
-    /// Our failure.
+    /// [`Error::TooManyLoads`] when there is no place for as long as a synchronous call may wait; our failure.
     pub async fn begin_upload(&self) -> Result<Incoming, Error> {
-        let place = Arc::clone(&self.0.loads).acquire_owned().await;
+        let place = Arc::clone(&self.0.loads).acquire_owned();
+        let place = tokio::time::timeout(self.0.settings.sync_wait, place).await.map_err(|_| Error::TooManyLoads)?;
         let place = place.map_err(|e| Failure::Internal(e.to_string()))?;
         let files = Arc::clone(&self.0.files);
         Ok(Incoming { upload: blocking(move || files.upload()).await?, place })
@@ -116,7 +117,9 @@ impl Service {
         blocking(move || {
             let wasm: Arc<[u8]> = upload.read()?.into();
             let inspected = engine.inspect(&wasm);
-            upload.finish()?;
+            if inspected.is_ok() {
+                upload.finish()?;
+            }
             Ok::<_, Failure>(inspected.map(|info| Received { upload, wasm, info, place }))
         })
         .await?
@@ -138,9 +141,17 @@ impl Service {
                 let _ = steps.try_send(Progress::Compiling { current, total });
             };
             step(0);
-            service.compile(&account, &reference, &received).await?;
-            step(total);
-            service.name_module(account, reference, received).await
+            let loaded = async {
+                service.compile(&account, &reference, &received).await?;
+                step(total);
+                service.name_module(account, reference, received).await
+            };
+            // Its client may have left, and learns no more than that the server has failed.
+            loaded.await.inspect_err(|error| {
+                if let Error::Failure(failure) = error {
+                    tracing::error!(%failure, "a load failed");
+                }
+            })
         });
         Loading { progress, ended }
     }
@@ -309,20 +320,19 @@ impl Service {
             _ => Displaced::Forget,
         };
         if let Err(e) = self.0.store.put_image(&image, displaced, self.0.settings.quota).await {
-            self.forget_unnamed(image.digest).await?;
+            // Of a failed store nobody knows whether it has the row: the next start finds out.
+            if !matches!(e, store::Error::Failed(_))
+                && let Err(error) = self.forget_unnamed(image.digest).await
+            {
+                tracing::warn!(%error, digest = %image.digest, "a module that nothing names is left for the next start");
+            }
             return Err(match e {
                 store::Error::QuotaFull { kind, used, limit } => Error::QuotaFull { kind, used, limit },
                 other => Failure::from(other).into(),
             });
         }
-        self.0.directory.remove_image(&ImageKey { digest: image.digest, ..ImageKey::from(&image) });
-        if let Some(old) = &old {
-            self.0.directory.remove_image(&ImageKey::from(old.as_ref()));
-            if displaced == Displaced::Keep {
-                self.0.directory.put_image(Image { tag: None, ..Image::clone(old) });
-            }
-        }
-        self.0.directory.put_image(image);
+        let untagged = old.as_ref().filter(|_| displaced == Displaced::Keep);
+        self.0.directory.put_image(image, untagged.map(|old| Image { tag: None, ..Image::clone(old) }));
         if let Some(old) = old {
             self.forget_unnamed(old.digest).await?;
         }

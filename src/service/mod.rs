@@ -63,6 +63,8 @@ struct Shared {
     changes: tokio::sync::Mutex<()>,
     /// Places for modules on their way in.
     loads: Arc<Semaphore>,
+    /// Room for bodies of calls on their way in, in KB.
+    bodies: Semaphore,
     /// What goes on although whoever asked for it has left.
     tasks: TaskTracker,
 }
@@ -98,7 +100,7 @@ impl Service {
             directory.put_function(Callable::new(function));
         }
         for image in store.images().await? {
-            directory.put_image(image);
+            directory.put_image(image, None);
         }
         let files = Arc::new(files);
         let (sweeping, named) = (Arc::clone(&files), directory.named_modules());
@@ -116,6 +118,7 @@ impl Service {
             files,
             changes: tokio::sync::Mutex::new(()),
             loads: Arc::new(Semaphore::new(images::LOADS_MAX)),
+            bodies: Semaphore::new(calls::BODIES_KB_MAX),
             tasks: TaskTracker::new(),
         })))
     }

@@ -27,7 +27,8 @@ pub(super) struct Programs {
 
 #[derive(Default)]
 struct Slot {
-    program: OnceCell<Program>,
+    /// Or why it cannot be loaded: whoever waited for it hears the same.
+    program: OnceCell<Result<Program, Arc<Failure>>>,
     used: AtomicU64,
 }
 
@@ -53,14 +54,15 @@ impl Programs {
         };
         // Relaxed: it orders nothing but evictions.
         slot.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        if let Some(program) = slot.program.get() {
-            return Ok(program.clone());
+        let load = || async { self.load(digest, flavour).await.map_err(Arc::new) };
+        match slot.program.get_or_init(load).await {
+            Ok(program) => Ok(program.clone()),
+            Err(failure) => {
+                // Whoever comes later tries again.
+                self.loaded.remove_if(&key, |_, kept| Arc::ptr_eq(kept, &slot));
+                Err(Failure::Loading(Arc::clone(failure)))
+            }
         }
-        let program = slot.program.get_or_try_init(|| self.load(digest, flavour)).await;
-        if program.is_err() {
-            self.loaded.remove_if(&key, |_, slot| slot.program.get().is_none());
-        }
-        program.cloned()
     }
 
     /// Compiles a module that has just come in, and keeps the artifact.
@@ -68,10 +70,19 @@ impl Programs {
     /// # Errors
     /// When it does not compile.
     pub(super) async fn compile(&self, digest: Digest, wasm: Arc<[u8]>, flavour: Flavour) -> Result<(), Failure> {
+        let artifact = self.artifact_of(wasm, flavour).await?;
+        self.keep(digest, flavour, artifact).await
+    }
+
+    async fn artifact_of(&self, wasm: Arc<[u8]>, flavour: Flavour) -> Result<Arc<Vec<u8>>, Failure> {
         let artifact = self.compiler.compile(wasm, flavour).await.map_err(|e| match e {
             CompileError::Rejected(rejected) => Failure::Rejected(rejected),
             CompileError::Engine(error) => Failure::Engine(error),
         })?;
+        Ok(Arc::new(artifact))
+    }
+
+    async fn keep(&self, digest: Digest, flavour: Flavour, artifact: Arc<Vec<u8>>) -> Result<(), Failure> {
         let files = Arc::clone(&self.files);
         super::blocking(move || files.keep_artifact(digest, flavour.name(), &artifact)).await
     }
@@ -93,10 +104,13 @@ impl Programs {
         tracing::info!(%digest, flavour = flavour.name(), "compiling: there is no artifact that this version can load");
         let files = Arc::clone(&self.files);
         let wasm = super::blocking(move || files.module(digest)).await?;
-        self.compile(digest, wasm.into(), flavour).await?;
-        self.load_artifact(digest, flavour)
-            .await?
-            .ok_or_else(|| Failure::Internal("an artifact that was just compiled cannot be loaded".to_owned()))
+        let artifact = self.artifact_of(wasm.into(), flavour).await?;
+        if let Err(failure) = self.keep(digest, flavour, Arc::clone(&artifact)).await {
+            tracing::warn!(%digest, %failure, "what was compiled cannot be kept: it is compiled again when it is needed");
+        }
+        let engine = self.engine.clone();
+        // SAFETY: the compiler has just written these bytes.
+        super::blocking(move || unsafe { engine.load(&artifact, flavour) }.map_err(Failure::Engine)).await
     }
 
     async fn load_artifact(&self, digest: Digest, flavour: Flavour) -> Result<Option<Program>, Failure> {
@@ -115,7 +129,12 @@ impl Programs {
             return;
         }
         let mut uses: Vec<u64> = self.loaded.iter().map(|entry| entry.used.load(Ordering::Relaxed)).collect();
-        let (_, &mut oldest_kept, _) = uses.select_nth_unstable(LOADED_MAX / 8);
+        // Others may be making room as well.
+        if uses.is_empty() {
+            return;
+        }
+        let dropped = uses.len() / 8;
+        let (_, &mut oldest_kept, _) = uses.select_nth_unstable(dropped);
         self.loaded.retain(|_, slot| slot.used.load(Ordering::Relaxed) >= oldest_kept);
     }
 }

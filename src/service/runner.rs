@@ -8,6 +8,7 @@ use crate::engine::{Engine, Invocation, LARGE_MEMORY_BYTES, Program};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 
 /// How long after its Timeout a large guest is waited for: one bulk memory instruction of it cannot be cut.
 const LARGE_GRACE: Duration = Duration::from_millis(100);
@@ -50,13 +51,23 @@ impl Runner {
             return run(&self.engine, execution, &limits).await;
         };
         let engine = self.engine.clone();
+        let (begin, begun) = oneshot::channel();
+        let mut task = large.spawn(async move {
+            // Whoever waits may be gone; the guest runs all the same.
+            let _ = begin.send(());
+            run(&engine, execution, &limits).await
+        });
+        // Waiting for a thread is no part of the Timeout. Without a beginning the task has an end to tell.
+        let _ = begun.await;
         let began = Instant::now();
-        let task = large.spawn(async move { run(&engine, execution, &limits).await });
-        match tokio::time::timeout(limits.timeout + LARGE_GRACE, task).await {
+        match tokio::time::timeout(limits.timeout + LARGE_GRACE, &mut task).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(e)) => Err(Failure::Internal(format!("a large guest's task did not end: {e}"))),
             // It holds its slot and its memory until it stops; its caller need not wait for that.
-            Err(_elapsed) => Ok(ended_by_us(Ending::TimedOut, began)),
+            Err(_elapsed) => {
+                task.abort();
+                Ok(ended_by_us(Ending::TimedOut, began))
+            }
         }
     }
 }
@@ -75,7 +86,7 @@ async fn run(engine: &Engine, execution: Execution, limits: &Limits) -> Result<O
     let outcome = tokio::select! {
         biased;
         outcome = engine.run(&program, invocation, limits) => outcome.map_err(Failure::Engine),
-        () = function.removed() => Ok(ended_by_us(Ending::Cancelled, began)),
+        () = function.cancelled() => Ok(ended_by_us(Ending::Cancelled, began)),
     };
     drop(permit);
     outcome.map(|mut outcome| {

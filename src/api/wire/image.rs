@@ -1,7 +1,7 @@
 //! Images in Docker's shapes, and the lines that tell how a load goes.
 
 use super::rfc3339;
-use crate::domain::{Image, MemoryKind};
+use crate::domain::Image;
 use crate::service::images::{Progress, Removed, Stored};
 use bytes::Bytes;
 use serde::Serialize;
@@ -95,9 +95,7 @@ pub(in crate::api) fn inspected(stored: &Stored) -> impl Serialize + '_ {
         created: rfc3339(*created),
         size: *size_bytes,
         virtual_size: *size_bytes,
-        architecture: match info.memory {
-            MemoryKind::Narrow | MemoryKind::Wide => "wasm",
-        },
+        architecture: "wasm",
         os: "wasip1",
         config: ImageConfigJson {
             entrypoint: &config.entrypoint,
