@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,37 @@ impl Source {
 
     fn is_at(&self, places: &[&str]) -> bool {
         places.iter().any(|place| self.path == *place || self.path.starts_with(&format!("{place}/")))
+    }
+
+    /// The rooms that are named as `crate::room`, or in `crate::{room, room}`.
+    fn rooms_used(&self) -> HashSet<String> {
+        let code = self.lines.join("\n");
+        let mut used = HashSet::new();
+        for rest in code.split("crate::").skip(1) {
+            let (names, mut depth) = match rest.strip_prefix('{') {
+                Some(group) => (group, 1),
+                None => (rest, 0),
+            };
+            let in_group = depth == 1;
+            let mut word = String::new();
+            for c in names.chars() {
+                match c {
+                    'a'..='z' | '_' => word.push(c),
+                    '{' => depth += 1,
+                    _ if depth <= 1 => {
+                        used.insert(std::mem::take(&mut word));
+                        depth -= usize::from(c == '}');
+                        // Of one path only the first word is a room; of a group, that of each of its paths.
+                        if !in_group || depth == 0 {
+                            break;
+                        }
+                    }
+                    '}' => depth -= 1,
+                    _ => {}
+                }
+            }
+        }
+        used
     }
 
     /// The lines that name a crate or a module as a path.
@@ -65,6 +97,15 @@ fn sources() -> Vec<Source> {
     sources.into_iter().filter(|source| !tests.contains(&source.path.as_str())).collect()
 }
 
+#[test]
+fn rooms_are_found_however_they_are_imported() {
+    let source = |line: &str| Source { path: "api/x.rs".to_owned(), lines: vec![line.to_owned()] };
+    for line in ["use crate::engine;", "use crate::{domain::Image, engine, store};", "let x = crate::engine::run();"] {
+        assert!(source(line).rooms_used().contains("engine"), "{line}");
+    }
+    assert!(!source("use crate::domain::engine;").rooms_used().contains("engine"));
+}
+
 /// Fails with all offences at once.
 fn none(what: &str, offences: Vec<String>) {
     assert!(offences.is_empty(), "{what}:\n{}", offences.join("\n"));
@@ -89,10 +130,9 @@ fn arrows_point_one_way() {
             "main" | "lib" | "build" => continue,
             room => panic!("a room that no arrow is drawn for: {room}"),
         };
-        for room in rooms.iter().filter(|room| **room != source.room() && !may_use.contains(room)) {
-            let path = format!("crate::{room}");
-            offences.extend(source.lines.iter().filter(|l| l.contains(&path)).map(|l| format!("{}: {l}", source.path)));
-        }
+        let used = source.rooms_used();
+        let wrong = |room: &&&str| **room != source.room() && !may_use.contains(room) && used.contains(**room);
+        offences.extend(rooms.iter().filter(wrong).map(|room| format!("{}: uses {room}", source.path)));
     }
     none("an arrow points the wrong way", offences);
 }

@@ -138,6 +138,8 @@ fn a_module_has_one_memory_of_its_own_and_four_tables_at_most() {
     refused(&server, &with(r#"(memory (export "memory") 1) (memory 1)"#), &["memor"]);
     refused(&server, &with(r#"(memory (export "memory") 1 1 shared)"#), &["shared"]);
     refused(&server, &with(&"(table 1 funcref)".repeat(5)), &["5 tables", "4"]);
+    // Each guest would take a second memory, for a heap of references.
+    refused(&server, &with("(table 1 externref)"), &["not a valid module"]);
     server.load_bytes("four", &with(&"(table 1 funcref)".repeat(4)));
 }
 

@@ -10,6 +10,7 @@ mod busy;
 mod call;
 mod cli;
 mod connections;
+mod deployment;
 mod durability;
 mod ending;
 mod environment;
