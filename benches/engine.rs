@@ -6,7 +6,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use hyperfunc::domain::{Limits, MB, MemoryKind, STDOUT_BYTES_MAX};
-use hyperfunc::engine::{Engine, Flavour, Invocation, Program, Settings};
+use hyperfunc::engine::{Engine, Flavour, Invocation, Program, Settings, Weight};
 use std::hint::black_box;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
@@ -51,8 +51,9 @@ fn run(criterion: &mut Criterion) {
         let limits = Limits { fuel, ..LIMITS };
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
+                let weight = Weight::default();
                 let invocation = Invocation { args: vec!["guest".to_owned()], ..Invocation::default() };
-                let outcome = runtime.block_on(engine.run(&program, invocation, &limits));
+                let outcome = runtime.block_on(engine.run(&program, invocation, &limits, &weight));
                 black_box(outcome.expect("an outcome"))
             });
         });

@@ -324,7 +324,9 @@ impl Config {
             Memory::Bytes(bytes) => bytes,
             Memory::Percent(percent) => host.memory_bytes / 100 * percent,
         };
-        let memory_bytes = between("memory", Some(memory_bytes), 0, MEMORY_MIN, u64::MAX)?;
+        if memory_bytes < MEMORY_MIN {
+            return Err(invalid("memory", format!("{memory_bytes} bytes are less than the 64 MB of one small call")));
+        }
         let image_bytes_max = raw.max_image_bytes.map(|bytes| bytes.0);
         Ok(Self {
             listen,
@@ -352,6 +354,28 @@ impl Config {
             log: raw.log.unwrap_or_else(|| "info".to_owned()),
             log_format: raw.log_format.unwrap_or_default(),
         })
+    }
+}
+
+/// Files that are kept for everything but connections: the store, modules and artifacts.
+const FILES_KEPT: u64 = 64;
+
+impl Config {
+    /// These settings, with no more connections than the process can open files for.
+    #[must_use]
+    pub fn fit_open_files(mut self, files_max: u64) -> Self {
+        let listeners = if self.func_listen.is_some() { 2 } else { 1 };
+        let fitting = usize::try_from(files_max.saturating_sub(FILES_KEPT) / listeners).unwrap_or(usize::MAX);
+        let fitting = NonZeroUsize::new(fitting).unwrap_or(NonZeroUsize::MIN);
+        if fitting < self.connections_max {
+            tracing::warn!(
+                files_max,
+                connections_max = fitting,
+                "fewer connections than --max-connections: too few open files"
+            );
+            self.connections_max = fitting;
+        }
+        self
     }
 }
 
@@ -442,6 +466,15 @@ mod tests {
             let error = config(toml).unwrap_err();
             assert!(error.contains(name), "{toml}: {error}");
         }
+    }
+
+    #[test]
+    fn there_are_no_more_connections_than_files() {
+        let connections = |toml: &str, files: u64| config(toml).unwrap().fit_open_files(files).connections_max.get();
+        assert_eq!(connections("", 1 << 20), MAX_CONNECTIONS);
+        assert_eq!(connections("", 1064), 1000);
+        assert_eq!(connections("func-listen = \"127.0.0.1:1\"", 1064), 500);
+        assert_eq!(connections("", 10), 1);
     }
 
     #[test]

@@ -65,7 +65,22 @@ impl Error {
         answer
     }
 
-    fn status(&self) -> StatusCode {
+    /// Whether nobody has read the request's body: the connection ends then, and its client should know.
+    pub(super) fn leaves_body(&self) -> bool {
+        match self {
+            Self::NoRoute(_)
+            | Self::Framing(_)
+            | Self::TargetTooLong(_)
+            | Self::Denied(_)
+            | Self::MediaType(_)
+            | Self::Body(_)
+            | Self::NoSuchAddress
+            | Self::Draining => true,
+            Self::Variables(_) | Self::Invalid(_) | Self::Service(_) | Self::Call(_) => false,
+        }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::NoRoute(NoRoute::BadPath(_)) | Self::Framing(_) | Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute(NoRoute::Unknown | NoRoute::NotSync) | Self::NoSuchAddress => StatusCode::NOT_FOUND,

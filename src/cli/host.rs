@@ -33,13 +33,15 @@ pub(super) fn data_dir() -> Option<PathBuf> {
     Some(base.join("hyperfunc"))
 }
 
-/// Lets this process open as many files as it may: a loaded program and a connection hold one each. Refused, there
-/// are fewer.
-pub(super) fn raise_open_files() {
+/// Lets this process open as many files as it may, and returns how many that are: a loaded program and a connection hold
+/// one each.
+pub(super) fn raise_open_files() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
+    // Refused, there are fewer.
     let _ = setrlimit(Resource::Nofile, limit);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ impl Ls {
         }
         let rows = functions.into_iter().map(|function| {
             let Config { image, entrypoint, cmd } = function.config;
-            let command = [entrypoint, cmd].concat().join(" ");
+            let command = output::shortened(&[entrypoint, cmd].concat().join(" "));
             vec![
                 function.name,
                 function.container_size,

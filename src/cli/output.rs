@@ -33,6 +33,16 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
     table.lines().try_for_each(|text| line(text.trim_end()))
 }
 
+/// A text that fits into a table.
+pub(super) fn shortened(text: &str) -> String {
+    const CHARS_MAX: usize = 40;
+    let mut shown: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CHARS_MAX).collect();
+    if text.chars().count() > CHARS_MAX {
+        shown.push('…');
+    }
+    shown
+}
+
 /// The beginning of an id or a digest, as Docker shows it.
 pub(super) fn short(id: &str) -> &str {
     let hex = id.strip_prefix("sha256:").unwrap_or(id);

@@ -41,7 +41,7 @@ impl Serve {
         let this_host = Host { memory_bytes: host::memory_available(), data: host::data_dir() };
         let config = Config::new(self.settings.or(file), this_host)?;
         start_log(&config)?;
-        host::raise_open_files();
+        let config = config.fit_open_files(host::raise_open_files());
         let mut signals = Signals::listen()?;
         let listeners = bind(&config)?;
         let _lock = DataLock::take(&config.data)?;
@@ -81,12 +81,13 @@ fn read_settings(file: &Path) -> anyhow::Result<RawConfig> {
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    // A level by itself is meant for what we say: at `info`, libraries would tell of every host call.
+    // A level by itself is meant for what we say: libraries tell of host calls, and a guest makes as many as it likes.
     let filter = match config.log.parse::<LevelFilter>() {
-        Ok(level) => format!("{},hyperfunc={level}", level.min(LevelFilter::WARN)),
-        Err(_) => config.log.clone(),
+        Ok(level) => format!("off,hyperfunc={level}"),
+        Err(_) if config.log.contains(['=', ',']) => config.log.clone(),
+        Err(_) => bail!("--log {}: is none of off, error, warn, info, debug, trace, nor a filter", config.log),
     };
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {}", config.log))?;
+    let filter = EnvFilter::try_new(filter).map_err(|e| anyhow!("--log {}: {e}", config.log))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match config.log_format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
@@ -132,10 +133,15 @@ async fn drain(service: Service, server: Server, within: Duration) {
     service.drain();
     let calls = service.load().running;
     tracing::info!(calls, "ending: waiting for the calls that run; a second signal ends at once");
-    if tokio::time::timeout(within, service.idle()).await.is_err() {
-        tracing::warn!(calls = service.load().running, "calls that did not end in time are cut off");
-    }
-    server.finish(LAST_ANSWERS_MAX).await;
+    let last_answers = match tokio::time::timeout(within, service.idle()).await {
+        Ok(()) => LAST_ANSWERS_MAX,
+        Err(_elapsed) => {
+            tracing::warn!(calls = service.load().running, "calls that did not end in time are cut off");
+            // Their connections would be waited for in vain.
+            Duration::ZERO
+        }
+    };
+    server.finish(last_answers).await;
 }
 
 /// The two signals that end a server.

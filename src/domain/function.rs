@@ -178,6 +178,8 @@ pub struct Function {
 
 /// The label whose value is the content type of a function's output.
 const CONTENT_TYPE_LABEL: &str = "sh.hyperfunc.content-type";
+/// The longest media type, in bytes.
+const MEDIA_TYPE_BYTES_MAX: usize = 255;
 /// Labels that begin so are ours: only known ones are allowed.
 const OUR_LABELS: &str = "sh.hyperfunc.";
 const DEFAULT_STOP_SIGNAL: &str = "SIGTERM";
@@ -345,8 +347,9 @@ fn check_label(key: &str, value: &str) -> Result<(), Invalid> {
         let problem = format!("{} is not a label of ours; there is {CONTENT_TYPE_LABEL}", quoted(key));
         return Err(Invalid::new("Config.Labels", problem));
     }
-    // It becomes a header of an answer: visible ASCII, with a slash.
-    let is_type = value.contains('/') && value.bytes().all(|b| (b' '..=b'~').contains(&b));
+    // It becomes a header of an answer: visible ASCII, a type and a subtype.
+    let halves = value.split_once('/').is_some_and(|(kind, subtype)| !kind.is_empty() && !subtype.is_empty());
+    let is_type = halves && value.len() <= MEDIA_TYPE_BYTES_MAX && value.bytes().all(|b| (b' '..=b'~').contains(&b));
     if key == CONTENT_TYPE_LABEL && !is_type {
         let problem = format!("{CONTENT_TYPE_LABEL} {} is not a media type", quoted(value));
         return Err(Invalid::new("Config.Labels", problem));

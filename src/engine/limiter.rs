@@ -6,6 +6,7 @@
 use super::MemoryBudget;
 use super::ending::Stop;
 use super::flavour::TABLE_ELEMENTS_MAX;
+use super::weight::Weight;
 use std::sync::Arc;
 
 /// What a table element is charged, in bytes: a pointer.
@@ -21,11 +22,12 @@ pub(super) struct Limiter {
     /// What the growth that is being tried was charged.
     trying: u64,
     refused: bool,
+    weight: Weight,
 }
 
 impl Limiter {
-    pub(super) fn new(cap: u64, budget: Arc<MemoryBudget>) -> Self {
-        Self { budget, cap, held: 0, peak: 0, trying: 0, refused: false }
+    pub(super) fn new(cap: u64, budget: Arc<MemoryBudget>, weight: Weight) -> Self {
+        Self { budget, cap, held: 0, peak: 0, trying: 0, refused: false, weight }
     }
 
     /// Whether a growth past the cap was refused.
@@ -62,14 +64,23 @@ impl Limiter {
     }
 }
 
-impl wasmtime::ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+// Asynchronous only so that a guest that becomes heavy stops there.
+#[wasmtime_wasi::async_trait]
+impl wasmtime::ResourceLimiterAsync for Limiter {
+    async fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         // Past the module's own maximum wasmtime refuses by itself: that is no limit of ours.
         self.trying = 0;
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        self.grow(current, desired)
+        let grows = self.grow(current, desired)?;
+        self.weight.grow_to(self.held).await;
+        Ok(grows)
     }
 
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
@@ -82,7 +93,12 @@ impl wasmtime::ResourceLimiter for Limiter {
         Ok(())
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    async fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         self.trying = 0;
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
@@ -103,50 +119,67 @@ impl Drop for Limiter {
 
 #[cfg(test)]
 mod tests {
+    use super::super::weight::HEAVY_BYTES;
     use super::*;
-    use wasmtime::ResourceLimiter as _;
+    use wasmtime::ResourceLimiterAsync as _;
 
-    #[test]
-    fn memories_and_tables_are_summed_and_the_cap_is_exact() {
+    #[tokio::test]
+    async fn memories_and_tables_are_summed_and_the_cap_is_exact() {
         let budget = Arc::new(MemoryBudget::new(1 << 20));
-        let mut limiter = Limiter::new(128 << 10, Arc::clone(&budget));
-        assert!(limiter.memory_growing(0, 64 << 10, None).unwrap());
-        assert!(limiter.table_growing(0, 8 << 10, None).unwrap());
+        let mut limiter = Limiter::new(128 << 10, Arc::clone(&budget), Weight::default());
+        assert!(limiter.memory_growing(0, 64 << 10, None).await.unwrap());
+        assert!(limiter.table_growing(0, 8 << 10, None).await.unwrap());
         assert!(!limiter.refused());
-        assert!(!limiter.table_growing(8 << 10, (8 << 10) + 1, None).unwrap());
+        assert!(!limiter.table_growing(8 << 10, (8 << 10) + 1, None).await.unwrap());
         assert!(limiter.refused());
         assert_eq!((limiter.peak(), budget.charged()), (128 << 10, 128 << 10));
         drop(limiter);
         assert_eq!(budget.charged(), 0);
     }
 
-    #[test]
-    fn a_growth_that_fails_is_given_back_once() {
+    #[tokio::test]
+    async fn a_growth_that_fails_is_given_back_once() {
         let budget = Arc::new(MemoryBudget::new(1000));
-        let mut limiter = Limiter::new(1000, Arc::clone(&budget));
-        assert!(limiter.memory_growing(0, 100, None).unwrap());
-        assert!(limiter.memory_growing(100, 400, None).unwrap());
+        let mut limiter = Limiter::new(1000, Arc::clone(&budget), Weight::default());
+        assert!(limiter.memory_growing(0, 100, None).await.unwrap());
+        assert!(limiter.memory_growing(100, 400, None).await.unwrap());
         for _ in 0..2 {
             limiter.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
             assert_eq!(budget.charged(), 100);
         }
         // Refused before it was charged.
-        assert!(!limiter.table_growing(0, 10, Some(5)).unwrap());
+        assert!(!limiter.table_growing(0, 10, Some(5)).await.unwrap());
         limiter.table_grow_failed(wasmtime::Error::msg("too many")).unwrap();
         assert_eq!((budget.charged(), limiter.peak()), (100, 400));
     }
 
-    #[test]
-    fn a_growth_past_the_budget_stops_the_guest() {
-        let mut limiter = Limiter::new(u64::MAX, Arc::new(MemoryBudget::new(100)));
-        let error = limiter.memory_growing(0, 101, None).unwrap_err();
+    #[tokio::test]
+    async fn a_growth_past_the_budget_stops_the_guest() {
+        let mut limiter = Limiter::new(u64::MAX, Arc::new(MemoryBudget::new(100)), Weight::default());
+        let error = limiter.memory_growing(0, 101, None).await.unwrap_err();
         assert!(matches!(error.downcast_ref(), Some(Stop::MemoryBudget)));
     }
 
-    #[test]
-    fn the_modules_own_maximum_is_no_refusal_of_ours() {
-        let mut limiter = Limiter::new(10, Arc::new(MemoryBudget::new(100)));
-        assert!(!limiter.memory_growing(0, 11, Some(5)).unwrap());
+    #[tokio::test]
+    async fn the_modules_own_maximum_is_no_refusal_of_ours() {
+        let mut limiter = Limiter::new(10, Arc::new(MemoryBudget::new(100)), Weight::default());
+        assert!(!limiter.memory_growing(0, 11, Some(5)).await.unwrap());
         assert!(!limiter.refused());
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_becomes_heavy_stops_there_once() {
+        let weight = Weight::default();
+        let mut limiter = Limiter::new(u64::MAX, Arc::new(MemoryBudget::new(u64::MAX)), weight.clone());
+        let heavy = usize::try_from(HEAVY_BYTES).unwrap();
+        assert!(limiter.memory_growing(0, heavy - 1, None).await.unwrap());
+        assert!(!weight.is_heavy());
+        let mut growing = limiter.memory_growing(heavy - 1, heavy, None);
+        tokio::select! {
+            biased;
+            _ = &mut growing => panic!("it did not stop"),
+            () = std::future::ready(()) => assert!(weight.is_heavy()),
+        }
+        assert!(growing.await.unwrap());
     }
 }

@@ -14,24 +14,22 @@ mod sandbox;
 mod stdio;
 mod ticker;
 mod turns;
+mod weight;
 
 pub use budget::MemoryBudget;
 pub use error::{CompileError, Error, Rejected};
 pub use flavour::Flavour;
 pub use sandbox::Invocation;
+pub use weight::Weight;
 
-use crate::domain::{Limits, MB, ModuleInfo, Outcome};
+use crate::domain::{Limits, ModuleInfo, Outcome};
 use flavour::Flavoured;
 use inspect::KnownImports;
 use sandbox::Sandbox;
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 use ticker::{Pulse, Ticker};
-use turns::Turns;
-
-/// Functions with at least this much memory run beside the others, not among them: one bulk memory
-/// instruction of theirs can hold a thread for seconds.
-pub const LARGE_MEMORY_BYTES: u64 = 1024 * MB;
+use turns::{Turn, Turns};
 
 /// What an [`Engine`] is made with.
 #[derive(Debug, Clone, Copy)]
@@ -54,8 +52,8 @@ struct Shared {
     flavours: Arc<[OnceLock<Flavoured>; Flavour::ALL.len()]>,
     known_imports: KnownImports,
     budget: Arc<MemoryBudget>,
-    small: Arc<Turns>,
-    large: Arc<Turns>,
+    light: Arc<Turns>,
+    heavy: Arc<Turns>,
     /// Owned, so that its thread ends with the engine.
     _ticker: Ticker,
 }
@@ -81,10 +79,10 @@ impl Engine {
         let known_imports = KnownImports::of(&plain)?;
         let _ = flavours[0].set(plain);
         let pulse = Arc::new(Pulse::default());
-        let small = Arc::new(Turns::new(settings.threads, Arc::clone(&pulse)));
-        let large = Arc::new(Turns::new(settings.threads, Arc::clone(&pulse)));
-        let ticker = Ticker::start(Arc::clone(&flavours), [Arc::clone(&small), Arc::clone(&large)], pulse)?;
-        Ok(Self(Arc::new(Shared { settings, flavours, known_imports, budget, small, large, _ticker: ticker })))
+        let light = Arc::new(Turns::new(settings.threads, Arc::clone(&pulse)));
+        let heavy = Arc::new(Turns::new(settings.threads, Arc::clone(&pulse)));
+        let ticker = Ticker::start(Arc::clone(&flavours), [Arc::clone(&light), Arc::clone(&heavy)], pulse)?;
+        Ok(Self(Arc::new(Shared { settings, flavours, known_imports, budget, light, heavy, _ticker: ticker })))
     }
 
     /// Reads what a module is, without compiling it.
@@ -133,13 +131,21 @@ impl Engine {
     /// Runs a program once, in a sandbox of its own, and takes the sandbox down.
     ///
     /// A guest that fails is an [`Outcome`]. The future may be dropped at any await: the guest is then
-    /// stopped and its memory given back. `Usage::duration` is left at zero, since the engine reads no clock.
+    /// stopped and its memory given back. Once `weight` is heavy it should be polled where it holds nobody up, and
+    /// may be moved to another thread or runtime for that. `Usage::duration` is left at zero, since the engine reads no
+    /// clock.
     ///
     /// # Errors
     /// When the engine itself failed: the guest is not to blame, and may not have run.
-    pub async fn run(&self, program: &Program, invocation: Invocation, limits: &Limits) -> Result<Outcome, Error> {
-        let turns = if limits.memory_bytes >= LARGE_MEMORY_BYTES { &self.0.large } else { &self.0.small };
-        sandbox::run(&program.0, invocation, limits, &self.0.budget, turns).await
+    pub async fn run(
+        &self,
+        program: &Program,
+        invocation: Invocation,
+        limits: &Limits,
+        weight: &Weight,
+    ) -> Result<Outcome, Error> {
+        let turn = Turn::begin(&self.0.light, &self.0.heavy, weight);
+        sandbox::run(&program.0, invocation, limits, &self.0.budget, turn).await
     }
 
     /// What all running guests hold, and may hold.

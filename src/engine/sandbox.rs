@@ -3,7 +3,7 @@
 use super::ending::{NotInstantiated, ending};
 use super::limiter::Limiter;
 use super::stdio::{Sink, Stdin, lock};
-use super::turns::{InTurn, Turns};
+use super::turns::{InTurn, Turn};
 use super::{Error, Linked, MemoryBudget};
 use crate::domain::{Limits, Outcome, Usage};
 use bytes::Bytes;
@@ -50,7 +50,7 @@ pub(super) async fn run(
     invocation: Invocation,
     limits: &Limits,
     budget: &Arc<MemoryBudget>,
-    turns: &Arc<Turns>,
+    turn: Arc<Turn>,
 ) -> Result<Outcome, Error> {
     let (stdout, stderr, written) = Sink::pair(limits.stdout_bytes, invocation.tty);
     let mut wasi = WasiCtxBuilder::new()
@@ -65,14 +65,13 @@ pub(super) async fn run(
         .build_p1();
     wasi.ctx().table.set_max_capacity(RESOURCES_MAX);
 
-    let limiter = Limiter::new(limits.memory_bytes, Arc::clone(budget));
+    let limiter = Limiter::new(limits.memory_bytes, Arc::clone(budget), turn.weight().clone());
     let mut store = wasmtime::Store::new(program.pre.module().engine(), Sandbox { wasi, limiter });
-    store.limiter(|sandbox| &mut sandbox.limiter);
+    store.limiter_async(|sandbox| &mut sandbox.limiter);
     if let Some(fuel) = limits.fuel {
         store.set_fuel(fuel.get()).map_err(|e| Error::Sandbox(format!("{e:#}")))?;
     }
     // Before instantiation: a start function can loop as well.
-    let turn = turns.begin();
     let mut ticks = 0;
     let ticking = Arc::clone(&turn);
     store.set_epoch_deadline(TICKS_PER_TURN);

@@ -101,6 +101,8 @@ impl Drop for Ticker {
 
 #[cfg(test)]
 mod tests {
+    use super::super::turns::Turn;
+    use super::super::weight::Weight;
     use super::*;
     use std::time::Instant;
 
@@ -124,7 +126,7 @@ mod tests {
         let (_ticker, pulse, turns) = ticker();
         for _ in 0..3 {
             eventually(|| pulse.resting.load(Ordering::SeqCst));
-            let turn = turns.begin();
+            let turn = Turn::begin(&turns, &turns, &Weight::default());
             eventually(|| !pulse.resting.load(Ordering::SeqCst));
             drop(turn);
         }

@@ -10,6 +10,7 @@
 //! plain yield, 5 600 with tokio's, 44 000 with turns.
 
 use super::ticker::Pulse;
+use super::weight::Weight;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,15 +55,6 @@ impl Turns {
         }
     }
 
-    /// A guest begins.
-    pub(super) fn begin(self: &Arc<Self>) -> Arc<Turn> {
-        if !self.begun.load(Ordering::Relaxed) {
-            self.begun.store(true, Ordering::Relaxed);
-        }
-        self.pulse.begin();
-        Arc::new(Turn { turns: Arc::clone(self), held: Mutex::new(None) })
-    }
-
     async fn take(&self) -> Option<OwnedSemaphorePermit> {
         if self.quiet_ticks.load(Ordering::Relaxed) >= QUIET_TICKS
             && let Ok(spare) = Arc::clone(&self.spare).try_acquire_owned()
@@ -76,17 +68,34 @@ impl Turns {
 
 /// One guest's place: what it holds while it runs, and only then.
 pub(super) struct Turn {
-    turns: Arc<Turns>,
+    light: Arc<Turns>,
+    heavy: Arc<Turns>,
+    weight: Weight,
     held: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Turn {
+    /// A guest begins. Its turns are those of the others of its weight: the two kinds have threads of their own.
+    pub(super) fn begin(light: &Arc<Turns>, heavy: &Arc<Turns>, weight: &Weight) -> Arc<Self> {
+        if !light.begun.load(Ordering::Relaxed) {
+            light.begun.store(true, Ordering::Relaxed);
+        }
+        light.pulse.begin();
+        let (light, heavy) = (Arc::clone(light), Arc::clone(heavy));
+        Arc::new(Self { light, heavy, weight: weight.clone(), held: Mutex::new(None) })
+    }
+
+    pub(super) fn weight(&self) -> &Weight {
+        &self.weight
+    }
+
     /// What a guest does at its `tick`th tick: gives way, and waits for its turn if it has run long.
     pub(super) async fn give_way(self: Arc<Self>, tick: u32) {
         // wasmtime's own yield comes straight back from tokio's LIFO slot.
         tokio::task::yield_now().await;
         if tick >= FREE_TICKS {
-            let turn = self.turns.take().await;
+            let turns = if self.weight.is_heavy() { &self.heavy } else { &self.light };
+            let turn = turns.take().await;
             self.hold(turn);
         }
     }
@@ -98,7 +107,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.turns.pulse.end();
+        self.light.pulse.end();
     }
 }
 
@@ -142,7 +151,7 @@ mod tests {
         let spare = turns.take().await.unwrap();
         drop((first, spare));
 
-        turns.begin();
+        let _guest = Turn::begin(&turns, &turns, &Weight::default());
         turns.tick();
         let _first = turns.take().await.unwrap();
         tokio::select! {
@@ -155,7 +164,7 @@ mod tests {
     #[tokio::test]
     async fn a_guest_that_waits_holds_no_turn() {
         let turns = Arc::new(Turns::new(1, Arc::default()));
-        let turn = turns.begin();
+        let turn = Turn::begin(&turns, &turns, &Weight::default());
         let guest = Box::pin({
             let turn = Arc::clone(&turn);
             async move {

@@ -207,7 +207,7 @@ impl Service {
             let left: HashSet<Digest> = service.0.directory.images(&account).iter().map(|i| i.digest).collect();
             if let Some(image) = images.first().filter(|image| !left.contains(&image.digest)) {
                 removed.push(Removed::Deleted(image.digest));
-                service.forget_unnamed(image.digest).await?;
+                service.forget_or_leave(image.digest).await;
             }
             Ok(removed)
         })
@@ -321,10 +321,8 @@ impl Service {
         };
         if let Err(e) = self.0.store.put_image(&image, displaced, self.0.settings.quota).await {
             // Of a failed store nobody knows whether it has the row: the next start finds out.
-            if !matches!(e, store::Error::Failed(_))
-                && let Err(error) = self.forget_unnamed(image.digest).await
-            {
-                tracing::warn!(%error, digest = %image.digest, "a module that nothing names is left for the next start");
+            if !matches!(e, store::Error::Failed(_)) {
+                self.forget_or_leave(image.digest).await;
             }
             return Err(match e {
                 store::Error::QuotaFull { kind, used, limit } => Error::QuotaFull { kind, used, limit },
@@ -334,7 +332,7 @@ impl Service {
         let untagged = old.as_ref().filter(|_| displaced == Displaced::Keep);
         self.0.directory.put_image(image, untagged.map(|old| Image { tag: None, ..Image::clone(old) }));
         if let Some(old) = old {
-            self.forget_unnamed(old.digest).await?;
+            self.forget_or_leave(old.digest).await;
         }
         Ok(())
     }
@@ -347,7 +345,15 @@ impl Service {
         })
     }
 
-    /// Removes a module's files if no image of any account names it. Calls that run it go on.
+    /// Removes a module's files if no image of any account names it. What was asked for has happened by then: files that
+    /// cannot be removed now are swept at the next start.
+    async fn forget_or_leave(&self, digest: Digest) {
+        if let Err(error) = self.forget_unnamed(digest).await {
+            tracing::warn!(%error, %digest, "a module that nothing names is left for the next start");
+        }
+    }
+
+    /// Calls that run the module go on.
     async fn forget_unnamed(&self, digest: Digest) -> Result<(), Error> {
         if self.0.directory.named_modules().contains(&digest) {
             return Ok(());

@@ -3,15 +3,18 @@
 use super::Failure;
 use super::directory::Callable;
 use super::permits::Permit;
-use crate::domain::{Captured, Ending, Limits, Outcome, Usage};
-use crate::engine::{Engine, Invocation, LARGE_MEMORY_BYTES, Program};
+use crate::domain::{Captured, Ending, Outcome, Usage};
+use crate::engine::{Engine, Invocation, Program, Weight};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
 
-/// How long after its Timeout a large guest is waited for: one bulk memory instruction of it cannot be cut.
-const LARGE_GRACE: Duration = Duration::from_millis(100);
+/// How long after its Timeout a heavy guest is waited for: one bulk memory instruction of it cannot be cut.
+const HEAVY_GRACE: Duration = Duration::from_millis(100);
+/// How polite the threads of heavy guests are to all others.
+const HEAVY_NICE: i32 = 10;
 
 /// What one execution needs.
 pub(super) struct Execution {
@@ -25,44 +28,45 @@ pub(super) struct Execution {
     pub(super) invocation: Invocation,
 }
 
-/// Where guests run.
+/// Where guests run: in the task of whoever asks, until they are heavy.
 pub(super) struct Runner {
     engine: Engine,
-    /// The threads of large functions. `None` only while it is dropped.
-    large: Option<Runtime>,
+    /// The threads of heavy guests. `None` only while it is dropped.
+    heavy: Option<Runtime>,
 }
 
 impl Runner {
     pub(super) fn start(engine: Engine) -> std::io::Result<Self> {
-        let large = tokio::runtime::Builder::new_multi_thread()
-            .thread_name("large")
+        let heavy = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("heavy")
             .worker_threads(std::thread::available_parallelism().map_or(1, usize::from))
+            .on_thread_start(|| {
+                // Of this thread alone: Linux keeps a priority for each. Refused, it is only less polite.
+                let _ = rustix::process::setpriority_process(None, HEAVY_NICE);
+            })
             .enable_time()
             .build()?;
-        Ok(Self { engine, large: Some(large) })
+        Ok(Self { engine, heavy: Some(heavy) })
     }
 
-    /// Runs a guest to its end: in the task that asks if it is small, beside it if it is large.
+    /// Runs a guest to its end: in the task that asks, and once it is heavy on a thread that may be held up.
     ///
-    /// A small guest is stopped when this is dropped, a large one runs on.
+    /// A light guest is stopped when this is dropped, a heavy one runs on.
     pub(super) async fn run(&self, execution: Execution) -> Result<Outcome, Failure> {
-        let limits = execution.function.definition.limits();
-        let Some(large) = self.large.as_ref().filter(|_| limits.memory_bytes >= LARGE_MEMORY_BYTES) else {
-            return run(&self.engine, execution, &limits).await;
-        };
-        let engine = self.engine.clone();
-        let (begin, begun) = oneshot::channel();
-        let mut task = large.spawn(async move {
-            // Whoever waits may be gone; the guest runs all the same.
-            let _ = begin.send(());
-            run(&engine, execution, &limits).await
-        });
-        // Waiting for a thread is no part of the Timeout. Without a beginning the task has an end to tell.
-        let _ = begun.await;
+        let timeout = execution.function.definition.limits().timeout;
+        let weight = Weight::default();
         let began = Instant::now();
-        match tokio::time::timeout(limits.timeout + LARGE_GRACE, &mut task).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(e)) => Err(Failure::Internal(format!("a large guest's task did not end: {e}"))),
+        let guest = Box::pin(run(self.engine.clone(), execution, weight.clone()));
+        let guest = match (WhileLight { guest: Some(guest), weight: &weight }).await {
+            Ok(ended) => return ended,
+            Err(guest) => guest,
+        };
+        let Some(heavy) = &self.heavy else { return guest.await };
+        let mut task = heavy.spawn(guest);
+        let left = (timeout + HEAVY_GRACE).saturating_sub(began.elapsed());
+        match tokio::time::timeout(left, &mut task).await {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(e)) => Err(Failure::Internal(format!("a heavy guest's task did not end: {e}"))),
             // It holds its slot and its memory until it stops; its caller need not wait for that.
             Err(_elapsed) => {
                 task.abort();
@@ -74,18 +78,41 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        if let Some(large) = self.large.take() {
-            large.shutdown_background();
+        if let Some(heavy) = self.heavy.take() {
+            heavy.shutdown_background();
         }
     }
 }
 
-async fn run(engine: &Engine, execution: Execution, limits: &Limits) -> Result<Outcome, Failure> {
+/// A guest's future as long as it is light: ready with what it returns, or with itself once it is heavy.
+struct WhileLight<'a, F> {
+    guest: Option<Pin<Box<F>>>,
+    weight: &'a Weight,
+}
+
+impl<F: Future> Future for WhileLight<'_, F> {
+    type Output = Result<F::Output, Pin<Box<F>>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(mut guest) = self.guest.take() else { return Poll::Pending };
+        match guest.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending if self.weight.is_heavy() => Poll::Ready(Err(guest)),
+            Poll::Pending => {
+                self.guest = Some(guest);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+async fn run(engine: Engine, execution: Execution, weight: Weight) -> Result<Outcome, Failure> {
     let Execution { permit, function, program, invocation } = execution;
+    let limits = function.definition.limits();
     let began = Instant::now();
     let outcome = tokio::select! {
         biased;
-        outcome = engine.run(&program, invocation, limits) => outcome.map_err(Failure::Engine),
+        outcome = engine.run(&program, invocation, &limits, &weight) => outcome.map_err(Failure::Engine),
         () = function.cancelled() => Ok(ended_by_us(Ending::Cancelled, began)),
     };
     drop(permit);
