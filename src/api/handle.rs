@@ -12,7 +12,9 @@ use crate::domain::{AccountId, FunctionName, FunctionUuid, ImageReference, Inval
 use crate::service;
 use crate::service::calls::CallRequest;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_SECURITY_POLICY, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::http::request::Parts;
 use hyper::{Request, StatusCode};
 use std::sync::Arc;
@@ -43,7 +45,7 @@ impl Handler {
         let mut answer = result.unwrap_or_else(|error| {
             log(&error);
             let mut answer = error.answer(&parts.headers);
-            if error.leaves_body() && has_body(&parts.headers) {
+            if error.leaves_body() && has_large_body(&parts.headers) {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             answer
@@ -212,6 +214,13 @@ fn function_name(name: &str) -> Result<FunctionName, Error> {
     FunctionName::new(name).map_err(|_| service::Error::NoSuchFunction(name.escape_debug().to_string()).into())
 }
 
+/// Whether a request brings more than what is taken in, when nobody wants it, without ending the connection.
+fn has_large_body(headers: &HeaderMap) -> bool {
+    const SMALL_BYTES_MAX: u64 = 4 << 10;
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    has_body(headers) && length.is_none_or(|bytes| bytes > SMALL_BYTES_MAX)
+}
+
 async fn json_body(parts: &Parts, body: Incoming) -> Result<bytes::Bytes, Error> {
     let body = Reader::new(body, JSON_BYTES_MAX)?.whole().await?;
     if body.is_empty() || is_media_type(&parts.headers, JSON) { Ok(body) } else { Err(Error::MediaType(JSON)) }
@@ -221,7 +230,10 @@ async fn json_body(parts: &Parts, body: Incoming) -> Result<bytes::Bytes, Error>
 fn log(error: &Error) {
     match error {
         Error::Service(service::Error::Failure(failure)) => tracing::error!(%failure, "a request failed"),
-        // What it asked for stays out of the log: a function's address may stand where it should not.
-        other => tracing::debug!(status = other.status().as_u16(), "a request was refused"),
+        // What it named stays out of the log: a function's address may stand where it should not.
+        Error::Service(_) | Error::Invalid(_) => {
+            tracing::debug!(status = error.status().as_u16(), "a request was refused");
+        }
+        other => tracing::debug!(error = %other, "a request was refused"),
     }
 }

@@ -483,7 +483,7 @@ mod any_value {
     }
 
     fn config() -> impl Strategy<Value = ConfigChange> {
-        let labels = (btree_map("[^s].{0,8}", any::<String>(), 0..4), option::of("[a-z]{1,4}/[ -~]{0,8}"));
+        let labels = (btree_map("[^s].{0,8}", any::<String>(), 0..4), option::of("[a-z]{1,4}/[ -~]{1,8}"));
         let labels = labels.prop_map(|(mut labels, content_type)| {
             labels.extend(content_type.map(|of| ("sh.hyperfunc.content-type".to_owned(), of)));
             labels

@@ -135,6 +135,25 @@ fn a_client_that_is_refused_reads_why_although_it_still_sends() {
 }
 
 #[test]
+fn a_connection_that_ends_over_a_body_that_nobody_reads_says_so() {
+    let server = Server::start();
+    for (method, target, status) in
+        [("POST", "/nothing", 404), ("POST", "/version", 405), ("POST", "/call/a/b/sync", 404)]
+    {
+        let ask = |body: Vec<u8>| server.request(method, target).header("Content-Type", "application/json").body(body);
+        let mut connection = server.connect();
+        connection.send(&ask(vec![b'x'; 500_000]));
+        assert_eq!(connection.reply().expect(status).header("connection"), Some("close"), "{target}");
+        // A small one is taken in.
+        let mut connection = server.connect();
+        connection.send(&ask(b"small".to_vec()));
+        assert_eq!(connection.reply().expect(status).header("connection"), None, "{target}");
+        connection.send(&server.request("GET", "/_ping"));
+        connection.reply().expect(200);
+    }
+}
+
+#[test]
 fn ten_thousand_requests_in_one_breath_are_answered_in_order() {
     const REQUESTS: usize = 10_000;
     let server = Server::start();

@@ -25,6 +25,7 @@ mod image_refusals;
 mod images;
 mod leaving;
 mod listeners;
+mod log;
 mod management;
 mod open_machine;
 mod seed;

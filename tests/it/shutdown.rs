@@ -114,6 +114,7 @@ fn a_server_that_cannot_start_says_which_setting_is_wrong() {
         (["--config", "/nowhere/settings.toml"], "/nowhere/settings.toml"),
         (["--config", settings], "max-runing"),
         (["--log", "hyperfunc=loud"], "--log"),
+        (["--log", "inof"], "--log"),
     ] {
         let error = Server::try_on(&dir.path().join("data"), &arguments).err().expect("a refusal");
         assert!(error.contains(named), "{arguments:?}: {error}");
