@@ -33,7 +33,7 @@
 //!  api::body      stdin within 1 MB, the request as CGI variables    408 413 431
 //!  service::calls the address, the permit of the scheduler           404 429 503
 //!  service::programs  digest and flavour to a loaded program, once however many ask
-//!  service::runner    engine::run, beside the others if it is large
+//!  service::runner    engine::run, beside the others once it is heavy
 //!  engine::sandbox    store, WASI, instance, _start, all dropped
 //!  api::error     its ending to a status and a line                  200 500 504 509
 //! ```
