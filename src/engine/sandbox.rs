@@ -83,7 +83,7 @@ pub(super) async fn run(
     // At each tick the guest comes back to this clock, which also bounds a wait in a host call.
     let ended = {
         let guest = std::pin::pin!(start(program, &mut store));
-        tokio::time::timeout(limits.timeout, InTurn { guest, turn }).await
+        tokio::time::timeout(limits.timeout, InTurn::new(guest, turn)).await
     };
 
     let refused = store.data().limiter.refused();
