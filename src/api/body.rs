@@ -1,5 +1,6 @@
 //! What a request carries: its body, read within bounds, and what it tells a guest of itself (RFC 3875).
 
+use super::auth::has_body;
 use crate::service::calls::Variable;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -211,6 +212,13 @@ fn server_name(host: &str, ends: Ends) -> String {
         _ => host,
     };
     if name.is_empty() { ends.local.ip().to_canonical().to_string() } else { name.to_owned() }
+}
+
+/// Whether a request brings more than what is taken in, when nobody wants it, without ending the connection.
+pub(super) fn has_large_body(headers: &HeaderMap) -> bool {
+    const SMALL_BYTES_MAX: u64 = 4 << 10;
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    has_body(headers) && length.is_none_or(|bytes| bytes > SMALL_BYTES_MAX)
 }
 
 /// Whether everything in front of us reads a request's framing and target the same way. What concerns `Content-Length`,

@@ -3,7 +3,7 @@
 
 use super::answer::{self, Answer};
 use super::auth::Denied;
-use super::body::{BodyError, TooManyVariables};
+use super::body::{BodyError, TooManyVariables, has_large_body};
 use super::route::NoRoute;
 use crate::domain::{Ending, Invalid};
 use crate::service::{self, Busy, CallError, Failure, NotRun};
@@ -59,25 +59,10 @@ impl Error {
         if let Self::Call(CallError::NotRun { call_id, .. }) = self {
             answer::name_call(&mut answer, *call_id);
         }
-        if self.ends_connection() {
+        if self.ends_connection() || (self.leaves_body() && has_large_body(headers)) {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
-    }
-
-    /// Whether nobody has read the request's body: the connection ends then, and its client should know.
-    pub(super) fn leaves_body(&self) -> bool {
-        match self {
-            Self::NoRoute(_)
-            | Self::Framing(_)
-            | Self::TargetTooLong(_)
-            | Self::Denied(_)
-            | Self::MediaType(_)
-            | Self::Body(_)
-            | Self::NoSuchAddress
-            | Self::Draining => true,
-            Self::Variables(_) | Self::Invalid(_) | Self::Service(_) | Self::Call(_) => false,
-        }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -124,6 +109,14 @@ impl Error {
             | Self::NoSuchAddress
             | Self::Draining => self.to_string(),
         }
+    }
+
+    /// Whether it was said before anybody read the request's body.
+    fn leaves_body(&self) -> bool {
+        matches!(
+            self,
+            Self::NoRoute(_) | Self::TargetTooLong(_) | Self::Denied(_) | Self::MediaType(_) | Self::NoSuchAddress
+        )
     }
 
     /// Whether what the client sends next could be taken for something that it is not, or is not wanted.

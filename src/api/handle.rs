@@ -1,7 +1,7 @@
 //! Route to verb to answer: one short function a route.
 
 use super::answer::{self, Answer};
-use super::auth::{has_body, is_media_type, open_to_this_machine};
+use super::auth::{is_media_type, open_to_this_machine};
 use super::body::{self, Ends, Reader, check_framing};
 use super::error::Error;
 use super::query::Query;
@@ -12,9 +12,7 @@ use crate::domain::{AccountId, FunctionName, FunctionUuid, ImageReference, Inval
 use crate::service;
 use crate::service::calls::CallRequest;
 use hyper::body::Incoming;
-use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue, X_CONTENT_TYPE_OPTIONS,
-};
+use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::http::request::Parts;
 use hyper::{Request, StatusCode};
 use std::sync::Arc;
@@ -44,11 +42,7 @@ impl Handler {
         };
         let mut answer = result.unwrap_or_else(|error| {
             log(&error);
-            let mut answer = error.answer(&parts.headers);
-            if error.leaves_body() && has_large_body(&parts.headers) {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            answer
+            error.answer(&parts.headers)
         });
         if self.faces == Faces::Both {
             // What a guest wrote, or a module brought, must not act as a page of the management API beside it.
@@ -212,13 +206,6 @@ fn account() -> AccountId {
 /// A function's name as a path carries it: what cannot be one is not there.
 fn function_name(name: &str) -> Result<FunctionName, Error> {
     FunctionName::new(name).map_err(|_| service::Error::NoSuchFunction(name.escape_debug().to_string()).into())
-}
-
-/// Whether a request brings more than what is taken in, when nobody wants it, without ending the connection.
-fn has_large_body(headers: &HeaderMap) -> bool {
-    const SMALL_BYTES_MAX: u64 = 4 << 10;
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    has_body(headers) && length.is_none_or(|bytes| bytes > SMALL_BYTES_MAX)
 }
 
 async fn json_body(parts: &Parts, body: Incoming) -> Result<bytes::Bytes, Error> {

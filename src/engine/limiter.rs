@@ -40,8 +40,13 @@ impl Limiter {
         self.peak
     }
 
-    fn grow(&mut self, current: usize, desired: usize) -> wasmtime::Result<bool> {
+    /// Begins to look at a growth. Past the module's own maximum wasmtime refuses by itself: that is no limit of ours.
+    fn is_past_own(&mut self, maximum: Option<usize>, desired: usize) -> bool {
         self.trying = 0;
+        maximum.is_some_and(|maximum| desired > maximum)
+    }
+
+    fn grow(&mut self, current: usize, desired: usize) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current) as u64;
         if self.held.saturating_add(more) > self.cap {
             self.refused = true;
@@ -73,9 +78,7 @@ impl wasmtime::ResourceLimiterAsync for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        // Past the module's own maximum wasmtime refuses by itself: that is no limit of ours.
-        self.trying = 0;
-        if maximum.is_some_and(|maximum| desired > maximum) {
+        if self.is_past_own(maximum, desired) {
             return Ok(false);
         }
         let grows = self.grow(current, desired)?;
@@ -99,8 +102,7 @@ impl wasmtime::ResourceLimiterAsync for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        self.trying = 0;
-        if maximum.is_some_and(|maximum| desired > maximum) {
+        if self.is_past_own(maximum, desired) {
             return Ok(false);
         }
         if desired > TABLE_ELEMENTS_MAX {

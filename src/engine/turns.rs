@@ -174,18 +174,24 @@ mod tests {
         }
     }
 
+    /// A guest that has ticked often, and then waits for something.
+    fn guest_that_has_run_long(
+        turns: &Arc<Turns>,
+        wait: impl Future<Output = ()>,
+    ) -> InTurn<Pin<Box<impl Future<Output = ()>>>> {
+        let turn = Turn::begin(turns, turns, &Weight::default());
+        let ticking = Arc::clone(&turn);
+        let guest = Box::pin(async move {
+            ticking.give_way(FREE_TICKS).await;
+            wait.await;
+        });
+        InTurn::new(guest, turn)
+    }
+
     #[tokio::test]
     async fn a_guest_that_waits_holds_no_turn() {
         let turns = Arc::new(Turns::new(1, Arc::default()));
-        let turn = Turn::begin(&turns, &turns, &Weight::default());
-        let guest = Box::pin({
-            let turn = Arc::clone(&turn);
-            async move {
-                turn.give_way(FREE_TICKS).await;
-                std::future::pending::<()>().await;
-            }
-        });
-        let mut guest = InTurn::new(guest, turn);
+        let mut guest = guest_that_has_run_long(&turns, std::future::pending());
         for _ in 0..3 {
             tokio::select! {
                 biased;
@@ -199,16 +205,8 @@ mod tests {
     #[tokio::test]
     async fn a_guest_that_has_run_long_needs_a_turn_whatever_it_waited_for() {
         let turns = Arc::new(Turns::new(1, Arc::default()));
-        let turn = Turn::begin(&turns, &turns, &Weight::default());
-        let guest = Box::pin({
-            let turn = Arc::clone(&turn);
-            async move {
-                turn.give_way(FREE_TICKS).await;
-                // The world, and no tick.
-                tokio::task::yield_now().await;
-            }
-        });
-        let mut guest = InTurn::new(guest, turn);
+        // The world, and no tick.
+        let mut guest = guest_that_has_run_long(&turns, tokio::task::yield_now());
         let elsewhere = turns.take().await;
         for _ in 0..5 {
             tokio::select! {
