@@ -16,6 +16,10 @@ const BYSTANDER_P99: Duration = Duration::from_millis(50);
 /// How far apart the calls of one bystander begin: four of them make a hundred a second.
 const BYSTANDER_EVERY: Duration = Duration::from_millis(40);
 const BYSTANDERS: u32 = 4;
+/// What one attack may leave in memory, in KB.
+const LEFT_KB_MAX: u64 = 10 << 10;
+/// How often it is tried: by then every slot of the pools was used.
+const ROUNDS_MAX: usize = 6;
 
 /// What each guest does, and how it must end.
 fn hostile_guests() -> Vec<(&'static str, String, u16, &'static str)> {
@@ -83,23 +87,26 @@ fn hostile_guests_end_as_they_should_and_nobody_notices() {
     attack_while_others_call();
     server.wait_for_running(0);
     let before = (server.open_files(), server.status("Threads"));
-    let memory_before = server.status("VmRSS");
 
-    let mut latencies = attack_while_others_call();
-    latencies.sort();
-    let p99 = latencies[latencies.len() * 99 / 100];
-    assert!(latencies.len() >= 150, "only {} calls beside", latencies.len());
-    assert!(p99 < BYSTANDER_P99, "p99 {p99:?}, most {:?}", latencies.last());
-
-    server.wait_for_running(0);
-    server.wait_for_info("MemoryCharged", 0);
+    // How many slots of the pools are in use at once differs from time to time, and each that was used keeps a few
+    // pages: what leaks, leaks each time, and what only fills up comes to an end.
+    let leaves_nothing_behind = (0..ROUNDS_MAX).any(|_| {
+        let memory_before = server.status("VmRSS");
+        let mut latencies = attack_while_others_call();
+        latencies.sort();
+        let p99 = latencies[latencies.len() * 99 / 100];
+        assert!(latencies.len() >= 150, "only {} calls beside", latencies.len());
+        assert!(p99 < BYSTANDER_P99, "p99 {p99:?}, most {:?}", latencies.last());
+        server.wait_for_running(0);
+        server.wait_for_info("MemoryCharged", 0);
+        server.status("VmRSS").saturating_sub(memory_before) < LEFT_KB_MAX
+    });
+    assert!(leaves_nothing_behind, "each attack leaves more than {LEFT_KB_MAX} KB behind");
     // Threads that only wait for blocking work end by themselves, after seconds.
     eventually("as many files and threads as before", || {
         let after = (server.open_files(), server.status("Threads"));
         after.0 <= before.0 && after.1 <= before.1
     });
-    let grown = server.status("VmRSS").saturating_sub(memory_before);
-    assert!(grown < 10 << 10, "{grown} KB more than before");
     assert_eq!(server.get("/version").status, 200);
 }
 
