@@ -178,7 +178,8 @@ fn failing_statuses_are_chosen_in_one_place() {
 
 #[test]
 fn every_table_has_its_account() {
-    let schema = fs::read_to_string(root().join("src/store/sqlite/schema.sql")).unwrap();
+    let steps = fs::read_dir(root().join("src/store/sqlite/schema")).unwrap();
+    let schema: String = steps.map(|step| fs::read_to_string(step.unwrap().path()).unwrap()).collect();
     let tables: Vec<&str> = schema.split("CREATE TABLE ").skip(1).collect();
     assert!(!tables.is_empty());
     for table in tables {

@@ -1,176 +1,237 @@
-//! How an execution ends, and what it leaves.
+//! A call that was accepted, from its acceptance to its end.
+//!
+//! ```text
+//!           claim              finish
+//!  PENDING ───────▶ RUNNING ─────────▶ FINISHED, FAILED ──▶ read or discarded: nothing is left
+//!     ▲                │                      │
+//!     └── give back ───┘                      └──▶ gone: rotated out or expired, remembered for a while
+//!         recover
+//! ```
+//!
+//! A claim begins a new start, which has a number. Only the start that runs now may finish a call or give it back: what
+//! comes late from an earlier one changes nothing (`docs/api.md` section 5).
 
-use super::{ContainerSize, Timeout};
-use std::time::Duration;
+use super::{AccountId, CallId, ContainerSize, Ending, FunctionName, Outcome, Timeout, Timestamp};
+use bytes::Bytes;
+use std::borrow::Cow;
 
-/// Why a guest was stopped by the machine that runs it: WebAssembly's traps, one each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trap {
-    /// The `unreachable` instruction: what a panic or an abort compiles to.
-    Unreachable,
-    /// An access past the end of a memory.
-    MemoryOutOfBounds,
-    /// An access past the end of a table.
-    TableOutOfBounds,
-    /// An indirect call through an empty table entry.
-    IndirectCallToNull,
-    /// An indirect call of a function of another type.
-    BadSignature,
-    /// A signed division that does not fit.
-    IntegerOverflow,
-    /// A division by zero.
-    IntegerDivisionByZero,
-    /// A float that is no integer.
-    BadConversionToInteger,
-    /// Calls nested too deep.
-    StackOverflow,
-    /// An atomic access that is not aligned.
-    HeapMisaligned,
-    /// A host call was given what the host refuses.
-    HostCall,
-    /// Any other trap that the engine knows.
-    Other,
+/// How many starts of a call may end because the server crashed.
+pub const CRASHES_MAX: u32 = 3;
+
+/// The place of a call in the order of acceptance. A call that comes back to the queue keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place(pub u64);
+
+/// Names a call: an id alone does not open a call of another function or account.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CallKey {
+    /// Whose it is.
+    pub account: AccountId,
+    /// What is called.
+    pub function: FunctionName,
+    /// Which call.
+    pub call_id: CallId,
 }
 
-impl Trap {
-    /// The words that a user sees.
+/// A variable of a guest's environment that comes from its request.
+pub type Variable = (Cow<'static, str>, String);
+
+/// What a call brings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallRequest {
+    /// stdin.
+    pub body: Bytes,
+    /// What the request says of itself: RFC 3875, `docs/api.md` section 4.
+    pub variables: Vec<Variable>,
+}
+
+impl CallRequest {
+    /// What the call holds while it waits, in bytes.
+    pub fn bytes(&self) -> u64 {
+        let variables: usize = self.variables.iter().map(|(name, value)| name.len() + value.len()).sum();
+        (self.body.len() + variables) as u64
+    }
+}
+
+/// What a client calls a call of its own, so that it may ask twice: `Idempotency-Key`, as its sha256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(pub [u8; 32]);
+
+/// Where a call stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallState {
+    /// It waits.
+    Pending,
+    /// It runs.
+    Running,
+    /// It has ended well.
+    Finished,
+    /// It has ended in another way.
+    Failed,
+}
+
+impl CallState {
+    /// The contract's word.
     pub fn text(self) -> &'static str {
         match self {
-            Self::Unreachable => "unreachable",
-            Self::MemoryOutOfBounds => "out of bounds memory access",
-            Self::TableOutOfBounds => "out of bounds table access",
-            Self::IndirectCallToNull => "call of an empty table entry",
-            Self::BadSignature => "indirect call of a function of another type",
-            Self::IntegerOverflow => "integer overflow",
-            Self::IntegerDivisionByZero => "integer divide by zero",
-            Self::BadConversionToInteger => "invalid conversion to integer",
-            Self::StackOverflow => "call stack exhausted",
-            Self::HeapMisaligned => "misaligned atomic access",
-            Self::HostCall => "a host call was refused its arguments",
-            Self::Other => "wasm trap",
+            Self::Pending => "PENDING",
+            Self::Running => "RUNNING",
+            Self::Finished => "FINISHED",
+            Self::Failed => "FAILED",
         }
     }
 }
 
-/// The one way in which an execution ended.
+/// What a caller is told of an end: each has one answer (`docs/api.md` section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// Returned from `_start`, or exit status 0.
+pub enum Verdict {
+    /// stdout is the answer.
     Finished,
-    /// Any other exit status.
-    ExitStatus(i32),
-    /// Trapped.
-    Trapped(Trap),
-    /// Ran past the function's `Timeout`.
+    /// It failed.
+    Failed,
+    /// It ran past its Timeout or its Fuel.
     TimedOut,
-    /// Spent the function's `Fuel`.
-    OutOfFuel,
-    /// Wrote more to stdout than a call may.
-    StdoutLimit,
-    /// Trapped, or exited with another status than 0, after a growth past the size was refused.
-    MemoryLimit,
-    /// Grew when the machine's memory budget had no room left.
-    MemoryBudget,
-    /// Somebody who may do so ended it.
-    Cancelled,
+    /// It wrote more than a call may.
+    OutputLimit,
 }
 
-/// What an execution used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Wall clock from instantiation to exit.
-    pub duration: Duration,
-    /// The most that memories and tables held together, in bytes.
-    pub memory_peak_bytes: u64,
-    /// Fuel spent; `None` if the function is unmetered.
-    pub fuel: Option<u64>,
-}
+impl Verdict {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Finished, Self::Failed, Self::TimedOut, Self::OutputLimit];
 
-/// A guest's stderr, as far as it is kept: its beginning and its end.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Captured {
-    /// The first bytes.
-    pub head: Vec<u8>,
-    /// The last bytes, when there were more than `head` holds.
-    pub tail: Vec<u8>,
-    /// How many bytes between the two are not kept.
-    pub lost: u64,
-}
-
-impl Captured {
-    /// The last line that is not blank, made fit for one line of text: control characters become
-    /// spaces, and a long line keeps its beginning.
-    pub fn last_line(&self) -> Option<String> {
-        const CHARS_MAX: usize = 255;
-        // What is kept is contiguous exactly when nothing between the two parts was lost.
-        let kept = if self.lost == 0 { [self.head.as_slice(), &self.tail].concat() } else { self.tail.clone() };
-        let text = String::from_utf8_lossy(&kept);
-        let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
-        Some(line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CHARS_MAX).collect())
+    /// The state of a call that ended so.
+    pub fn state(self) -> CallState {
+        match self {
+            Self::Finished => CallState::Finished,
+            Self::Failed | Self::TimedOut | Self::OutputLimit => CallState::Failed,
+        }
     }
 }
 
-/// What an execution left behind. A guest that fails is a value of this type, never an error.
+impl From<Ending> for Verdict {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Finished => Self::Finished,
+            Ending::TimedOut | Ending::OutOfFuel => Self::TimedOut,
+            Ending::StdoutLimit => Self::OutputLimit,
+            Ending::ExitStatus(_)
+            | Ending::Trapped(_)
+            | Ending::MemoryLimit
+            | Ending::MemoryBudget
+            | Ending::Cancelled => Self::Failed,
+        }
+    }
+}
+
+/// What an ended call leaves for whoever asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct CallResult {
     /// How it ended.
-    pub ending: Ending,
-    /// What it wrote to stdout, at most the limit.
-    pub stdout: Vec<u8>,
+    pub verdict: Verdict,
+    /// Why it failed, in one line; `None` if it finished.
+    pub message: Option<String>,
+    /// What the function says that its output is.
+    pub content_type: Option<String>,
+    /// The output; of a call that failed, nothing.
+    pub stdout: Bytes,
     /// What is kept of stderr.
-    pub stderr: Captured,
-    /// What it used.
-    pub usage: Usage,
+    pub stderr: Bytes,
 }
 
-impl Outcome {
-    /// Why the call failed, in one line (`docs/api.md` section 4); `None` if it finished.
-    pub fn message(&self, size: ContainerSize, timeout: Timeout) -> Option<String> {
-        Some(match self.ending {
-            Ending::Finished => return None,
-            Ending::ExitStatus(status) => match self.stderr.last_line() {
-                Some(line) => format!("exit status {status}: {line}"),
-                None => format!("exit status {status}"),
-            },
-            Ending::Trapped(trap) => format!("trap: {}", trap.text()),
-            Ending::TimedOut => format!("timeout of {} s reached", timeout.seconds()),
-            Ending::OutOfFuel => "fuel limit reached".to_owned(),
-            Ending::StdoutLimit => "output limit of 1 MB reached".to_owned(),
-            Ending::MemoryLimit => format!("memory limit of {size} reached"),
-            Ending::MemoryBudget => "the server has no memory left for this call".to_owned(),
-            Ending::Cancelled => "cancelled".to_owned(),
-        })
+impl CallResult {
+    /// What is left of an execution under these bounds.
+    pub fn of(outcome: Outcome, size: ContainerSize, timeout: Timeout, content_type: Option<&str>) -> Self {
+        let verdict = Verdict::from(outcome.ending);
+        let message = outcome.message(size, timeout);
+        let stdout = if message.is_none() { outcome.stdout.into() } else { Bytes::new() };
+        let content_type = content_type.map(str::to_owned);
+        Self { verdict, message, content_type, stdout, stderr: outcome.stderr.kept().into() }
     }
+
+    /// What is left of a call that has no outcome.
+    pub fn failed(message: impl Into<String>) -> Self {
+        let message = Some(message.into());
+        let (content_type, stdout, stderr) = (None, Bytes::new(), Bytes::new());
+        Self { verdict: Verdict::Failed, message, content_type, stdout, stderr }
+    }
+
+    /// What it counts for among the ended calls of its function, in bytes.
+    pub fn kept_bytes(&self) -> u64 {
+        (self.stdout.len() + self.stderr.len()) as u64
+    }
+}
+
+/// A call that waits, as the scheduler needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Which call.
+    pub key: CallKey,
+    /// Where it stands in the order of acceptance.
+    pub place: Place,
+    /// When it was accepted.
+    pub created: Timestamp,
+    /// What it holds while it waits, in bytes.
+    pub bytes: u64,
+}
+
+/// The calls of a function that are known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// They wait.
+    pub pending: u64,
+    /// They run.
+    pub running: u64,
+    /// They ended well, and their output is kept.
+    pub finished: u64,
+    /// They failed, and that is kept.
+    pub failed: u64,
+}
+
+impl Tally {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.pending + self.running + self.finished + self.failed
+    }
+}
+
+/// A call in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Which call.
+    pub call_id: CallId,
+    /// When it was accepted.
+    pub created: Timestamp,
+    /// Where it stands.
+    pub state: CallState,
+    /// Why it failed.
+    pub message: Option<String>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{Captured, Trap, Usage};
 
-    fn outcome(ending: Ending, stderr: &[u8]) -> Outcome {
-        let stderr = Captured { head: stderr.to_vec(), ..Captured::default() };
-        Outcome { ending, stdout: Vec::new(), stderr, usage: Usage::default() }
+    fn result(ending: Ending) -> CallResult {
+        let stderr = Captured { head: b"why".to_vec(), tail: b"\nnot".to_vec(), lost: 9 };
+        let outcome = Outcome { ending, stdout: b"out".to_vec(), stderr, usage: Usage::default() };
+        CallResult::of(outcome, ContainerSize::S1, Timeout::default(), Some("text/html"))
     }
 
     #[test]
-    fn messages_are_the_contracts() {
-        let text = |ending, stderr: &[u8]| outcome(ending, stderr).message(ContainerSize::S1, Timeout::default());
-        assert_eq!(text(Ending::Finished, b"x"), None);
-        assert_eq!(
-            text(Ending::ExitStatus(3), b"a\nbad \x1b[31m thing\n\n").unwrap(),
-            "exit status 3: bad  [31m thing"
-        );
-        assert_eq!(text(Ending::ExitStatus(1), b"\n").unwrap(), "exit status 1");
-        assert_eq!(text(Ending::Trapped(Trap::Unreachable), b"").unwrap(), "trap: unreachable");
-        assert_eq!(text(Ending::MemoryLimit, b"").unwrap(), "memory limit of s1 (64 MB) reached");
-        assert_eq!(text(Ending::TimedOut, b"").unwrap(), "timeout of 300 s reached");
+    fn only_a_finished_call_has_an_output() {
+        let finished = result(Ending::Finished);
+        assert_eq!((finished.verdict, finished.message.as_deref()), (Verdict::Finished, None));
+        assert_eq!((&finished.stdout[..], &finished.stderr[..]), (&b"out"[..], &b"why\nnot"[..]));
+        assert_eq!(finished.kept_bytes(), 10);
+        let failed = result(Ending::Trapped(Trap::Unreachable));
+        assert_eq!(failed.message.as_deref(), Some("trap: unreachable"));
+        assert_eq!((failed.stdout.len(), failed.kept_bytes()), (0, 7));
     }
 
     #[test]
-    fn the_last_line_comes_from_the_end() {
-        let captured = Captured { head: b"first\n".to_vec(), tail: b"ut off\nlast\n".to_vec(), lost: 9 };
-        assert_eq!(captured.last_line().unwrap(), "last");
-        let whole = Captured { head: b"one li".to_vec(), tail: b"ne".to_vec(), lost: 0 };
-        assert_eq!(whole.last_line().unwrap(), "one line");
+    fn each_verdict_has_its_state() {
+        let states = Verdict::ALL.map(|verdict| verdict.state().text());
+        assert_eq!(states, ["FINISHED", "FAILED", "FAILED", "FAILED"]);
     }
 }

@@ -112,6 +112,21 @@ impl CallId {
     pub fn new(id: Uuid) -> Self {
         Self(id)
     }
+
+    /// Reads an id as a path carries it: hyphenated, any case. `None` if it is not one.
+    pub fn parse(text: &str) -> Option<Self> {
+        (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten().map(Self)
+    }
+
+    /// Takes an id from its bytes. `None` if there are not 16 of them.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        Uuid::from_slice(bytes).ok().map(Self)
+    }
+
+    /// The bytes, as the store keeps them.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
 }
 
 impl fmt::Display for CallId {

@@ -9,9 +9,12 @@ mod host;
 mod ids;
 mod limits;
 mod module;
+mod outcome;
 mod size;
 
-pub use call::{Captured, Ending, Outcome, Trap, Usage};
+pub use call::{
+    CRASHES_MAX, CallKey, CallRequest, CallResult, CallState, IdempotencyKey, Listed, Place, Tally, Variable, Verdict, Waiting,
+};
 pub use function::{Change, Command, Config, ConfigChange, Definition, Env, Function, Timeout, Timestamp};
 pub use host::{HostChange, HostConfig, Json, NetworkMode, PortBinding, PortBindings};
 pub use ids::{AccountId, CallId, Digest, FunctionName, FunctionUuid, ImageReference};
@@ -19,6 +22,7 @@ pub use limits::{
     Limits, MB, Quota, QuotaKind, STDERR_HEAD_BYTES, STDERR_TAIL_BYTES, STDIN_BYTES_MAX, STDOUT_BYTES_MAX,
 };
 pub use module::{Image, ImageConfig, MemoryKind, ModuleInfo};
+pub use outcome::{Captured, Ending, Outcome, Trap, Usage};
 pub use size::ContainerSize;
 
 use std::borrow::Cow;

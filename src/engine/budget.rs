@@ -1,5 +1,6 @@
 //! The memory that all guests together may hold.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter of bytes with a ceiling. What was charged is given back by whoever charged it.
@@ -36,6 +37,38 @@ impl MemoryBudget {
     pub(super) fn release(&self, bytes: u64) {
         self.charged.fetch_sub(bytes, Ordering::Relaxed);
     }
+
+    /// What is not charged now, in bytes.
+    pub fn free(&self) -> u64 {
+        self.ceiling.saturating_sub(self.charged())
+    }
+
+    /// Charges `bytes` for a guest before it starts; `None` if they do not fit.
+    pub fn set_aside(self: &Arc<Self>, bytes: u64) -> Option<SetAside> {
+        self.charge(bytes).then(|| SetAside { budget: Arc::clone(self), bytes })
+    }
+}
+
+/// Memory that is kept for one guest, which cannot be refused it then. Dropped, it is free again.
+#[derive(Debug)]
+pub struct SetAside {
+    budget: Arc<MemoryBudget>,
+    bytes: u64,
+}
+
+impl SetAside {
+    /// Takes at most `bytes` out, for good: whoever takes them releases them. Answers how many.
+    pub(super) fn take(&mut self, bytes: u64) -> u64 {
+        let taken = bytes.min(self.bytes);
+        self.bytes -= taken;
+        taken
+    }
+}
+
+impl Drop for SetAside {
+    fn drop(&mut self) {
+        self.budget.release(self.bytes);
+    }
 }
 
 #[cfg(test)]
@@ -52,5 +85,18 @@ mod tests {
         assert!(!budget.charge(u64::MAX));
         assert!(budget.charge(4));
         assert_eq!(budget.charged(), 10);
+    }
+
+    #[test]
+    fn what_is_set_aside_is_charged_until_it_is_dropped_or_taken() {
+        let budget = Arc::new(MemoryBudget::new(10));
+        assert!(budget.set_aside(11).is_none());
+        let mut aside = budget.set_aside(8).unwrap();
+        assert_eq!((budget.charged(), budget.free()), (8, 2));
+        assert_eq!((aside.take(5), aside.take(5)), (5, 3));
+        drop(aside);
+        assert_eq!(budget.charged(), 8);
+        drop(budget.set_aside(2));
+        assert_eq!(budget.charged(), 8);
     }
 }

@@ -3,10 +3,10 @@
 //! wasmtime's own `StoreLimits` counts each memory by itself, so a module with several could hold
 //! several times its size.
 
-use super::MemoryBudget;
 use super::ending::Stop;
 use super::flavour::TABLE_ELEMENTS_MAX;
 use super::weight::Weight;
+use super::{MemoryBudget, SetAside};
 use std::sync::Arc;
 
 /// What a table element is charged, in bytes: a pointer.
@@ -16,6 +16,8 @@ const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
 #[derive(Debug)]
 pub(super) struct Limiter {
     budget: Arc<MemoryBudget>,
+    /// What was charged before the guest started, as far as it is not held yet.
+    aside: Option<SetAside>,
     cap: u64,
     held: u64,
     peak: u64,
@@ -26,8 +28,8 @@ pub(super) struct Limiter {
 }
 
 impl Limiter {
-    pub(super) fn new(cap: u64, budget: Arc<MemoryBudget>, weight: Weight) -> Self {
-        Self { budget, cap, held: 0, peak: 0, trying: 0, refused: false, weight }
+    pub(super) fn new(cap: u64, budget: Arc<MemoryBudget>, aside: Option<SetAside>, weight: Weight) -> Self {
+        Self { budget, aside, cap, held: 0, peak: 0, trying: 0, refused: false, weight }
     }
 
     /// Whether a growth past the cap was refused.
@@ -52,7 +54,9 @@ impl Limiter {
             self.refused = true;
             return Ok(false);
         }
-        if !self.budget.charge(more) {
+        let charged = self.aside.as_mut().map_or(0, |aside| aside.take(more));
+        if !self.budget.charge(more - charged) {
+            self.budget.release(charged);
             return Err(Stop::MemoryBudget.into());
         }
         self.held += more;
@@ -128,7 +132,7 @@ mod tests {
     #[tokio::test]
     async fn memories_and_tables_are_summed_and_the_cap_is_exact() {
         let budget = Arc::new(MemoryBudget::new(1 << 20));
-        let mut limiter = Limiter::new(128 << 10, Arc::clone(&budget), Weight::default());
+        let mut limiter = Limiter::new(128 << 10, Arc::clone(&budget), None, Weight::default());
         assert!(limiter.memory_growing(0, 64 << 10, None).await.unwrap());
         assert!(limiter.table_growing(0, 8 << 10, None).await.unwrap());
         assert!(!limiter.refused());
@@ -142,7 +146,7 @@ mod tests {
     #[tokio::test]
     async fn a_growth_that_fails_is_given_back_once() {
         let budget = Arc::new(MemoryBudget::new(1000));
-        let mut limiter = Limiter::new(1000, Arc::clone(&budget), Weight::default());
+        let mut limiter = Limiter::new(1000, Arc::clone(&budget), None, Weight::default());
         assert!(limiter.memory_growing(0, 100, None).await.unwrap());
         assert!(limiter.memory_growing(100, 400, None).await.unwrap());
         for _ in 0..2 {
@@ -157,14 +161,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_growth_past_the_budget_stops_the_guest() {
-        let mut limiter = Limiter::new(u64::MAX, Arc::new(MemoryBudget::new(100)), Weight::default());
+        let mut limiter = Limiter::new(u64::MAX, Arc::new(MemoryBudget::new(100)), None, Weight::default());
         let error = limiter.memory_growing(0, 101, None).await.unwrap_err();
         assert!(matches!(error.downcast_ref(), Some(Stop::MemoryBudget)));
     }
 
     #[tokio::test]
+    async fn a_guest_is_not_refused_what_is_set_aside_for_it() {
+        let budget = Arc::new(MemoryBudget::new(100));
+        let aside = budget.set_aside(60);
+        assert!(budget.charge(30));
+        let mut limiter = Limiter::new(u64::MAX, Arc::clone(&budget), aside, Weight::default());
+        assert!(limiter.memory_growing(0, 50, None).await.unwrap());
+        assert_eq!(budget.charged(), 90);
+        assert!(limiter.memory_growing(50, 70, None).await.unwrap());
+        assert_eq!(budget.charged(), 100);
+        assert!(limiter.memory_growing(70, 71, None).await.is_err());
+        drop(limiter);
+        assert_eq!(budget.charged(), 30);
+    }
+
+    #[tokio::test]
     async fn the_modules_own_maximum_is_no_refusal_of_ours() {
-        let mut limiter = Limiter::new(10, Arc::new(MemoryBudget::new(100)), Weight::default());
+        let mut limiter = Limiter::new(10, Arc::new(MemoryBudget::new(100)), None, Weight::default());
         assert!(!limiter.memory_growing(0, 11, Some(5)).await.unwrap());
         assert!(!limiter.refused());
     }
@@ -172,7 +191,7 @@ mod tests {
     #[tokio::test]
     async fn a_guest_that_becomes_heavy_stops_there_once() {
         let weight = Weight::default();
-        let mut limiter = Limiter::new(u64::MAX, Arc::new(MemoryBudget::new(u64::MAX)), weight.clone());
+        let mut limiter = Limiter::new(u64::MAX, Arc::new(MemoryBudget::new(u64::MAX)), None, weight.clone());
         let heavy = usize::try_from(HEAVY_BYTES).unwrap();
         assert!(limiter.memory_growing(0, heavy - 1, None).await.unwrap());
         assert!(!weight.is_heavy());

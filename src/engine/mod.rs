@@ -16,7 +16,7 @@ mod ticker;
 mod turns;
 mod weight;
 
-pub use budget::MemoryBudget;
+pub use budget::{MemoryBudget, SetAside};
 pub use error::{CompileError, Error, Rejected};
 pub use flavour::Flavour;
 pub use sandbox::Invocation;
@@ -149,7 +149,7 @@ impl Engine {
     }
 
     /// What all running guests hold, and may hold.
-    pub fn memory_budget(&self) -> &MemoryBudget {
+    pub fn memory_budget(&self) -> &Arc<MemoryBudget> {
         &self.0.budget
     }
 

@@ -4,7 +4,7 @@ use super::ending::{NotInstantiated, ending};
 use super::limiter::Limiter;
 use super::stdio::{Sink, Stdin, lock};
 use super::turns::{InTurn, Turn};
-use super::{Error, Linked, MemoryBudget};
+use super::{Error, Linked, MemoryBudget, SetAside};
 use crate::domain::{Limits, Outcome, Usage};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -21,7 +21,7 @@ const RESOURCES_MAX: usize = 512;
 const TICKS_PER_TURN: u64 = 1;
 
 /// What a guest is given.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Invocation {
     /// argv.
     pub args: Vec<String>,
@@ -31,6 +31,8 @@ pub struct Invocation {
     pub stdin: Bytes,
     /// stdout and stderr become one stream and report as a terminal.
     pub tty: bool,
+    /// Memory that is kept for it.
+    pub aside: Option<SetAside>,
 }
 
 /// What a store holds for the host functions.
@@ -65,7 +67,7 @@ pub(super) async fn run(
         .build_p1();
     wasi.ctx().table.set_max_capacity(RESOURCES_MAX);
 
-    let limiter = Limiter::new(limits.memory_bytes, Arc::clone(budget), turn.weight().clone());
+    let limiter = Limiter::new(limits.memory_bytes, Arc::clone(budget), invocation.aside, turn.weight().clone());
     let mut store = wasmtime::Store::new(program.pre.module().engine(), Sandbox { wasi, limiter });
     store.limiter_async(|sandbox| &mut sandbox.limiter);
     if let Some(fuel) = limits.fuel {

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 /// Where a store lives: a fresh one is empty.
-pub(crate) trait Place {
+pub(crate) trait Disk {
     /// Opens the store. The one that was opened before is dropped by then.
     fn open(&self) -> Arc<dyn Store>;
 }
 
-/// Makes a test of every check, each in a fresh [`Place`] that `$fresh` makes.
+/// Makes a test of every check, each in a fresh [`Disk`] that `$fresh` makes.
 macro_rules! conformance_tests {
     ($fresh:expr) => {
         conformance_tests! { $fresh;
@@ -122,8 +122,8 @@ fn for_all<S: Strategy>(strategy: S, check: impl AsyncFn(S::Value)) {
     tokio::task::block_in_place(|| TestRunner::new(config).run(&strategy, run)).unwrap();
 }
 
-pub(crate) async fn keeps_every_field_of_a_function(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn keeps_every_field_of_a_function(disk: &dyn Disk) {
+    let store = disk.open();
     let strategy = (any_value::function(), any_value::definition(), any::<[u8; 16]>());
     for_all(strategy, async |(function, definition, uuid)| {
         store.create_function(&function, AMPLE).await.unwrap();
@@ -136,8 +136,8 @@ pub(crate) async fn keeps_every_field_of_a_function(place: &dyn Place) {
     });
 }
 
-pub(crate) async fn keeps_every_field_of_an_image(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn keeps_every_field_of_an_image(disk: &dyn Disk) {
+    let store = disk.open();
     for_all(any_value::image(), async |image| {
         store.put_image(&image, Displaced::Forget, AMPLE).await.unwrap();
         assert_eq!(store.images().await.unwrap(), std::slice::from_ref(&image));
@@ -146,11 +146,11 @@ pub(crate) async fn keeps_every_field_of_an_image(place: &dyn Place) {
     });
 }
 
-pub(crate) async fn keeps_everything_when_opened_again(place: &dyn Place) {
+pub(crate) async fn keeps_everything_when_opened_again(disk: &dyn Disk) {
     let mut runner = TestRunner::deterministic();
     let mut functions = Vec::new();
     let mut images = Vec::new();
-    let store = place.open();
+    let store = disk.open();
     for i in 0..20 {
         let mut function = any_value::function().new_tree(&mut runner).unwrap().current();
         function.name = name(&format!("f{i:02}"));
@@ -169,14 +169,14 @@ pub(crate) async fn keeps_everything_when_opened_again(place: &dyn Place) {
     drop(store);
 
     for _ in 0..2 {
-        let store = place.open();
+        let store = disk.open();
         assert_eq!(store.functions().await.unwrap(), functions);
         assert_eq!(store.images().await.unwrap(), images);
     }
 }
 
-pub(crate) async fn lists_in_order(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn lists_in_order(disk: &dyn Disk) {
+    let store = disk.open();
     for (byte, of, called) in [(1, "b", "a"), (2, "a", "z"), (3, "a", "a-b"), (4, "a", "a0"), (5, "a", "a")] {
         let uuid = FunctionUuid::from_random([byte; 16]);
         let function = Function { account: account(of), uuid, ..function(called) };
@@ -193,8 +193,8 @@ pub(crate) async fn lists_in_order(place: &dyn Place) {
     assert!(images.is_sorted_by_key(|image| (image.account.clone(), image.repository.clone(), image.tag.clone())));
 }
 
-pub(crate) async fn a_name_is_taken_once(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn a_name_is_taken_once(disk: &dyn Disk) {
+    let store = disk.open();
     let first = function("f");
     store.create_function(&first, AMPLE).await.unwrap();
     let second = Function { uuid: FunctionUuid::from_random([9; 16]), created: Timestamp(2), ..first.clone() };
@@ -203,8 +203,8 @@ pub(crate) async fn a_name_is_taken_once(place: &dyn Place) {
     assert_eq!(store.functions().await.unwrap(), [first]);
 }
 
-pub(crate) async fn a_removed_name_is_free(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn a_removed_name_is_free(disk: &dyn Disk) {
+    let store = disk.open();
     let quota = Quota { functions: 1, ..AMPLE };
     for _ in 0..2 {
         store.create_function(&function("f"), quota).await.unwrap();
@@ -213,8 +213,8 @@ pub(crate) async fn a_removed_name_is_free(place: &dyn Place) {
     assert_eq!(store.functions().await.unwrap(), []);
 }
 
-pub(crate) async fn function_quota_has_a_boundary(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn function_quota_has_a_boundary(disk: &dyn Disk) {
+    let store = disk.open();
     let quota = Quota { functions: 3, ..AMPLE };
     for called in ["f0", "f1", "f2"] {
         store.create_function(&function(called), quota).await.unwrap();
@@ -227,16 +227,16 @@ pub(crate) async fn function_quota_has_a_boundary(place: &dyn Place) {
     store.update_function(&function("f2")).await.unwrap();
 }
 
-pub(crate) async fn a_taken_name_comes_before_a_full_quota(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn a_taken_name_comes_before_a_full_quota(disk: &dyn Disk) {
+    let store = disk.open();
     let quota = Quota { functions: 1, ..AMPLE };
     store.create_function(&function("f"), quota).await.unwrap();
     let second = Function { uuid: FunctionUuid::from_random([9; 16]), ..function("f") };
     assert!(matches!(store.create_function(&second, quota).await, Err(Error::NameTaken(_))));
 }
 
-pub(crate) async fn an_update_keeps_name_and_creation(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn an_update_keeps_name_and_creation(disk: &dyn Disk) {
+    let store = disk.open();
     let (first, other) = (function("f"), function("g"));
     store.create_function(&first, AMPLE).await.unwrap();
     store.create_function(&other, AMPLE).await.unwrap();
@@ -247,8 +247,8 @@ pub(crate) async fn an_update_keeps_name_and_creation(place: &dyn Place) {
     assert_eq!(store.functions().await.unwrap(), [expected, other]);
 }
 
-pub(crate) async fn what_is_not_there_is_not_found(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn what_is_not_there_is_not_found(disk: &dyn Disk) {
+    let store = disk.open();
     let (function, image) = (function("f"), image("r", "t", 1));
     let key = ImageKey::from(&image);
     store.create_function(&function, AMPLE).await.unwrap();
@@ -276,8 +276,8 @@ pub(crate) async fn what_is_not_there_is_not_found(place: &dyn Place) {
     assert!(not_found(store.remove_image(&key).await));
 }
 
-pub(crate) async fn a_tag_moves_and_its_image_is_forgotten(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn a_tag_moves_and_its_image_is_forgotten(disk: &dyn Disk) {
+    let store = disk.open();
     let (old, other, new) = (image("r", "t", 1), image("r", "u", 1), image("r", "t", 2));
     for image in [&old, &other, &new] {
         store.put_image(image, Displaced::Forget, AMPLE).await.unwrap();
@@ -285,8 +285,8 @@ pub(crate) async fn a_tag_moves_and_its_image_is_forgotten(place: &dyn Place) {
     assert_eq!(store.images().await.unwrap(), [new, other]);
 }
 
-pub(crate) async fn a_tag_moves_and_its_image_is_kept(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn a_tag_moves_and_its_image_is_kept(disk: &dyn Disk) {
+    let store = disk.open();
     let (old, new) = (image("r", "t", 1), Image { created: Timestamp(2), ..image("r", "t", 2) });
     store.put_image(&old, Displaced::Keep, AMPLE).await.unwrap();
     store.put_image(&new, Displaced::Keep, AMPLE).await.unwrap();
@@ -295,8 +295,8 @@ pub(crate) async fn a_tag_moves_and_its_image_is_kept(place: &dyn Place) {
     assert_eq!(store.images().await.unwrap(), [new]);
 }
 
-pub(crate) async fn an_image_can_be_kept_of_two_tags(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn an_image_can_be_kept_of_two_tags(disk: &dyn Disk) {
+    let store = disk.open();
     let old = image("r", "t", 1);
     store.put_image(&old, Displaced::Keep, AMPLE).await.unwrap();
     store.put_image(&image("r", "u", 1), Displaced::Keep, AMPLE).await.unwrap();
@@ -308,8 +308,8 @@ pub(crate) async fn an_image_can_be_kept_of_two_tags(place: &dyn Place) {
     assert_eq!(store.images().await.unwrap(), [untagged(&old), t, u]);
 }
 
-pub(crate) async fn the_same_module_replaces_itself(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn the_same_module_replaces_itself(disk: &dyn Disk) {
+    let store = disk.open();
     let quota = Quota { images: 1, image_bytes: 10, ..AMPLE };
     for displaced in [Displaced::Keep, Displaced::Forget] {
         for created in [1, 2] {
@@ -320,8 +320,8 @@ pub(crate) async fn the_same_module_replaces_itself(place: &dyn Place) {
     }
 }
 
-pub(crate) async fn image_quota_has_a_boundary(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn image_quota_has_a_boundary(disk: &dyn Disk) {
+    let store = disk.open();
     let quota = Quota { images: 2, ..AMPLE };
     store.put_image(&image("r", "t", 1), Displaced::Forget, quota).await.unwrap();
     store.put_image(&image("r", "u", 1), Displaced::Forget, quota).await.unwrap();
@@ -333,8 +333,8 @@ pub(crate) async fn image_quota_has_a_boundary(place: &dyn Place) {
     assert_eq!(store.images().await.unwrap().len(), 3);
 }
 
-pub(crate) async fn image_bytes_count_each_module_once(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn image_bytes_count_each_module_once(disk: &dyn Disk) {
+    let store = disk.open();
     let quota = Quota { image_bytes: 30, ..AMPLE };
     for (repository, tag) in [("r", "t"), ("r", "u"), ("s", "t"), ("s", "u")] {
         store.put_image(&image(repository, tag, 1), Displaced::Forget, quota).await.unwrap();
@@ -354,8 +354,8 @@ pub(crate) async fn image_bytes_count_each_module_once(place: &dyn Place) {
     store.put_image(&next, Displaced::Forget, quota).await.unwrap();
 }
 
-pub(crate) async fn a_refused_image_changes_nothing(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn a_refused_image_changes_nothing(disk: &dyn Disk) {
+    let store = disk.open();
     let old = image("r", "t", 1);
     store.put_image(&old, Displaced::Forget, AMPLE).await.unwrap();
     let large = Image { size_bytes: 100, ..image("r", "t", 2) };
@@ -366,8 +366,8 @@ pub(crate) async fn a_refused_image_changes_nothing(place: &dyn Place) {
     }
 }
 
-pub(crate) async fn accounts_do_not_see_each_other(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn accounts_do_not_see_each_other(disk: &dyn Disk) {
+    let store = disk.open();
     let quota = Quota { functions: 1, images: 1, image_bytes: 10 };
     let ours = function("f");
     let theirs = Function { account: account("b"), uuid: FunctionUuid::from_random([9; 16]), ..ours.clone() };
@@ -399,16 +399,16 @@ async fn create_at_once(store: &Arc<dyn Store>, functions: Vec<Function>, quota:
     tasks.join_all().await
 }
 
-pub(crate) async fn creates_at_once_all_land(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn creates_at_once_all_land(disk: &dyn Disk) {
+    let store = disk.open();
     let functions: Vec<_> = (0..AT_ONCE).map(|i| function(&format!("f{i:03}"))).collect();
     let answers = create_at_once(&store, functions.clone(), AMPLE).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     assert_eq!(store.functions().await.unwrap(), functions);
 }
 
-pub(crate) async fn of_creates_of_one_name_one_wins(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn of_creates_of_one_name_one_wins(disk: &dyn Disk) {
+    let store = disk.open();
     let of = |i: u16| Function { uuid: FunctionUuid::from_random([i as u8; 16]), ..function("f") };
     let answers = create_at_once(&store, (0..AT_ONCE).map(of).collect(), AMPLE).await;
     let taken = answers.iter().filter(|answer| matches!(answer, Err(Error::NameTaken(_)))).count();
@@ -416,8 +416,8 @@ pub(crate) async fn of_creates_of_one_name_one_wins(place: &dyn Place) {
     assert_eq!(store.functions().await.unwrap().len(), 1);
 }
 
-pub(crate) async fn of_creates_at_once_the_quota_lets_through_as_many_as_it_says(place: &dyn Place) {
-    let store = place.open();
+pub(crate) async fn of_creates_at_once_the_quota_lets_through_as_many_as_it_says(disk: &dyn Disk) {
+    let store = disk.open();
     let functions = (0..AT_ONCE).map(|i| function(&format!("f{i:03}"))).collect();
     let quota = Quota { functions: 10, ..AMPLE };
     let answers = create_at_once(&store, functions, quota).await;

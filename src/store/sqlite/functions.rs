@@ -2,7 +2,7 @@
 
 use super::record::FunctionRow;
 use super::writer::Problem;
-use super::{Error, failure};
+use super::{Error, calls, failure};
 use crate::domain::{AccountId, Function, FunctionName, Quota, QuotaKind};
 use rusqlite::{Connection, params};
 
@@ -47,7 +47,8 @@ pub(super) fn update(connection: &Connection, row: &FunctionRow) -> Result<(), P
 }
 
 pub(super) fn remove(connection: &Connection, account: &AccountId, name: &FunctionName) -> Result<(), Problem> {
-    found(connection.prepare_cached(DELETE)?.execute([account.as_str(), name.as_str()])?)
+    found(connection.prepare_cached(DELETE)?.execute([account.as_str(), name.as_str()])?)?;
+    calls::remove_of_function(connection, account, name)
 }
 
 /// Whether the one row that was meant was there.

@@ -3,29 +3,40 @@
 //! One thread writes ([`writer`]), in groups that share a commit. Reads have a connection of their own and
 //! never wait for it: the file is in WAL mode.
 
+mod calls;
 mod functions;
 mod images;
 mod open;
 mod record;
+mod results;
+mod tallies;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use open::SCHEMA_VERSION;
 
-use super::{Answer, Displaced, Error, ImageKey, Store};
-use crate::domain::{AccountId, Function, FunctionName, Image, Quota};
+use super::{
+    Answer, Displaced, Enqueued, Error, ImageKey, KnownCall, NewCall, OnAccepted, Retention, Start, Store,
+};
+use crate::domain::{
+    AccountId, CallId, CallKey, CallResult, Function, FunctionName, Image, Listed, Place, Quota, Tally, Timestamp, Waiting,
+};
+use calls::NewRow;
 use record::{FunctionRow, ImageRow};
 use rusqlite::{Connection, ErrorCode};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use writer::Writer;
+
+/// Connections that read: as many reads at once.
+const READERS: usize = 4;
 
 /// A store in one file of its own. Dropping it waits until what was begun is on disk.
 pub struct SqliteStore {
     // Before the writer, so that it closes first: the last connection folds the WAL into the file.
-    reader: Arc<Mutex<Connection>>,
+    readers: Arc<[Mutex<Connection>; READERS]>,
     writer: Writer,
 }
 
@@ -37,10 +48,11 @@ impl SqliteStore {
     /// and [`Error::Failed`] for all that the system refuses.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let writer = open::writer(path)?;
-        let reader = Arc::new(Mutex::new(open::reader(path)?));
+        let reader = || open::reader(path).map(Mutex::new);
+        let readers = Arc::new([reader()?, reader()?, reader()?, reader()?]);
         let writer =
             Writer::start(writer, path).map_err(|e| Error::Failed(format!("no thread for the writer: {e}")))?;
-        Ok(Self { reader, writer })
+        Ok(Self { readers, writer })
     }
 
     /// Runs a read away from the tasks of the runtime.
@@ -48,11 +60,21 @@ impl SqliteStore {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let reader = Arc::clone(&self.reader);
-        // A reader that panicked has changed nothing: its connection is as good as before.
-        let task = move || read(&reader.lock().unwrap_or_else(PoisonError::into_inner));
+        let readers = Arc::clone(&self.readers);
+        let task = move || read(&free(readers.as_slice()));
         tokio::task::spawn_blocking(task).await.map_err(|e| Error::Failed(format!("a read broke off: {e}")))?
     }
+}
+
+/// A connection that nobody uses, or else the first one as soon as it is free. A reader that panicked has changed
+/// nothing: its connection is as good as before.
+fn free(readers: &[Mutex<Connection>]) -> MutexGuard<'_, Connection> {
+    let unused = readers.iter().find_map(|reader| match reader.try_lock() {
+        Ok(reader) => Some(reader),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    });
+    unused.unwrap_or_else(|| readers[0].lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 impl Store for SqliteStore {
@@ -98,6 +120,96 @@ impl Store for SqliteStore {
     fn remove_image<'a>(&'a self, key: &'a ImageKey) -> Answer<'a, ()> {
         let key = key.clone();
         Box::pin(self.writer.run(move |connection| images::remove(connection, &key)))
+    }
+
+    fn enqueue(&self, call: NewCall, keep: &Retention, on_accepted: OnAccepted) -> Answer<'_, Enqueued> {
+        let keep = *keep;
+        Box::pin(async move {
+            let row = NewRow::new(call)?;
+            let enqueue = move |connection: &Connection| calls::enqueue(connection, &row, &keep);
+            let tell = |(_, place): &(Enqueued, Option<Place>)| {
+                if let Some(place) = place {
+                    on_accepted(*place);
+                }
+            };
+            Ok(self.writer.run_and_tell(enqueue, tell).await?.0)
+        })
+    }
+
+    fn claim(&self, calls: Vec<CallKey>) -> Answer<'_, Vec<Option<Start>>> {
+        Box::pin(self.writer.run(move |connection| calls::claim(connection, &calls)))
+    }
+
+    fn give_back<'a>(&'a self, call: &'a CallKey, start: u32) -> Answer<'a, ()> {
+        let call = call.clone();
+        Box::pin(self.writer.run(move |connection| calls::give_back(connection, &call, start)))
+    }
+
+    fn finish<'a>(
+        &'a self,
+        call: &'a CallKey,
+        start: u32,
+        result: CallResult,
+        now: Timestamp,
+        keep: &Retention,
+    ) -> Answer<'a, ()> {
+        let (call, keep) = (call.clone(), *keep);
+        Box::pin(self.writer.run(move |connection| results::finish(connection, &call, start, &result, now, &keep)))
+    }
+
+    fn recover<'a>(
+        &'a self,
+        interrupted: CallResult,
+        now: Timestamp,
+        keep: &Retention,
+    ) -> Answer<'a, (Vec<Waiting>, Vec<CallKey>)> {
+        let keep = *keep;
+        Box::pin(self.writer.run(move |connection| calls::recover(connection, &interrupted, now, &keep)))
+    }
+
+    fn call<'a>(&'a self, call: &'a CallKey) -> Answer<'a, Option<KnownCall>> {
+        let call = call.clone();
+        Box::pin(self.read(move |connection| calls::one(connection, &call)))
+    }
+
+    fn function_of_call<'a>(&'a self, account: &'a AccountId, call_id: CallId) -> Answer<'a, Option<FunctionName>> {
+        let account = account.clone();
+        Box::pin(self.read(move |connection| calls::function_of(connection, &account, call_id)))
+    }
+
+    fn drop_pending<'a>(&'a self, call: &'a CallKey) -> Answer<'a, ()> {
+        let call = call.clone();
+        Box::pin(self.writer.run(move |connection| calls::drop_pending(connection, &call)))
+    }
+
+    fn drop_result<'a>(&'a self, call: &'a CallKey) -> Answer<'a, ()> {
+        let call = call.clone();
+        Box::pin(self.writer.run(move |connection| results::drop_result(connection, &call)))
+    }
+
+    fn tally<'a>(&'a self, account: &'a AccountId, function: &'a FunctionName) -> Answer<'a, Tally> {
+        let (account, function) = (account.clone(), function.clone());
+        Box::pin(self.read(move |connection| tallies::of(connection, &account, &function)))
+    }
+
+    fn list_calls<'a>(
+        &'a self,
+        account: &'a AccountId,
+        function: &'a FunctionName,
+        after: Option<CallId>,
+        limit: u32,
+    ) -> Answer<'a, Vec<Listed>> {
+        let (account, function) = (account.clone(), function.clone());
+        Box::pin(self.read(move |connection| calls::list(connection, &account, &function, after, limit)))
+    }
+
+    fn expire(&self, now: Timestamp, keep: &Retention) -> Answer<'_, bool> {
+        let keep = *keep;
+        Box::pin(self.writer.run(move |connection| results::expire(connection, now, &keep)))
+    }
+
+    fn syncs(&self) -> u64 {
+        self.writer.commits()
     }
 }
 

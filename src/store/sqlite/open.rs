@@ -3,15 +3,16 @@
 use super::{Error, failure};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::cmp::Ordering;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// What makes each version of the schema of the one before.
+const STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 /// The version of the schema that this binary writes: `PRAGMA user_version`.
-pub const SCHEMA_VERSION: i64 = 1;
+pub const SCHEMA_VERSION: i64 = STEPS.len() as i64;
 
-const SCHEMA: &str = include_str!("schema.sql");
 /// How long to wait for a lock that another program holds, such as a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements that a connection keeps: more than there are.
@@ -33,13 +34,15 @@ pub(super) fn writer(path: &Path) -> Result<Connection, Error> {
     match found.cmp(&SCHEMA_VERSION) {
         Ordering::Greater => return Err(Error::TooNew { found, known: SCHEMA_VERSION }),
         Ordering::Equal => check(&connection, &shown)?,
+        Ordering::Less if (1..SCHEMA_VERSION).contains(&found) => {
+            check(&connection, &shown)?;
+            copy(&connection, path, found)?;
+        }
         Ordering::Less if found == 0 && is_empty(&connection).map_err(fail)? => {}
         Ordering::Less => return Err(Error::Corrupt(format!("{shown}: a database, but not one of hyperfunc"))),
     }
     configure(&connection, &shown)?;
-    if found == 0 {
-        create_schema(&mut connection).map_err(fail)?;
-    }
+    migrate(&mut connection, found).map_err(fail)?;
     Ok(connection)
 }
 
@@ -92,9 +95,40 @@ fn configure(connection: &Connection, shown: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn create_schema(connection: &mut Connection) -> rusqlite::Result<()> {
+/// Keeps what the older version wrote, in a file beside: `NAME.vN`.
+fn copy(connection: &Connection, path: &Path, version: i64) -> Result<(), Error> {
+    let beside = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let (temporary, kept) = (beside(".copying"), beside(&format!(".v{version}")));
+    let shown = kept.display();
+    let fail = |e: std::io::Error| Error::Failed(format!("{shown}: {e}"));
+    // One that was not finished.
+    match std::fs::remove_file(&temporary) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail(e)),
+        Ok(()) | Err(_) => {}
+    }
+    // SQLite fills an empty file.
+    create_file(&temporary).map_err(fail)?;
+    let name = temporary.to_str().ok_or_else(|| Error::Failed(format!("{shown}: its name is not UTF-8")))?;
+    connection.execute("VACUUM INTO ?1", [name]).map_err(|e| failure(&shown.to_string(), &e))?;
+    File::open(&temporary).and_then(|file| file.sync_all()).map_err(fail)?;
+    std::fs::rename(&temporary, &kept).map_err(fail)?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(fail)
+}
+
+/// Takes every step that the file has not seen, or none.
+fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
+    if found == SCHEMA_VERSION {
+        return Ok(());
+    }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute_batch(SCHEMA)?;
+    for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        transaction.execute_batch(step)?;
+    }
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()
 }

@@ -1,6 +1,6 @@
 use super::writer::Problem;
 use super::*;
-use crate::store::conformance::{AMPLE, Place, conformance_tests, function};
+use crate::store::conformance::{AMPLE, Disk, conformance_tests, function};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ impl Directory {
     }
 }
 
-impl Place for Directory {
+impl Disk for Directory {
     fn open(&self) -> Arc<dyn Store> {
         Arc::new(self.store())
     }

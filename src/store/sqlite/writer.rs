@@ -9,6 +9,8 @@
 use super::Error;
 use rusqlite::{Connection, ErrorCode};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -72,16 +74,19 @@ trait Operation: Send {
     fn answer(self: Box<Self>, batch: &Fate);
 }
 
-struct Pending<W, T> {
+struct Pending<W, T, D> {
     work: Option<W>,
     answer: Option<Result<T, Error>>,
+    /// Hears of what was done before whoever waits for it.
+    on_done: D,
     reply: oneshot::Sender<Result<T, Error>>,
 }
 
-impl<W, T> Operation for Pending<W, T>
+impl<W, T, D> Operation for Pending<W, T, D>
 where
     W: FnOnce(&Connection) -> Result<T, Problem> + Send,
     T: Send,
+    D: FnOnce(&T) + Send,
 {
     fn run(&mut self, connection: &Connection) -> rusqlite::Result<bool> {
         let Some(work) = self.work.take() else { return Ok(false) };
@@ -104,6 +109,9 @@ where
             (Ok(()), None) => Err(gone()),
             (Err(error), _) => Err(error),
         };
+        if let Ok(done) = &answer {
+            (self.on_done)(done);
+        }
         // Whoever asked may have left; the operation has happened all the same.
         let _ = self.reply.send(answer);
     }
@@ -115,6 +123,7 @@ pub(super) struct Writer {
     thread: Option<JoinHandle<()>>,
     /// Why it writes no more.
     failed: watch::Receiver<Option<String>>,
+    commits: Arc<AtomicU64>,
 }
 
 impl Writer {
@@ -126,13 +135,20 @@ impl Writer {
         let (queue, operations) = mpsc::channel(QUEUE_OPERATIONS);
         let (fail, failed) = watch::channel(None);
         let shown = path.display().to_string();
+        let commits = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&commits);
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
         let thread = thread.spawn(move || {
-            serve(&connection, operations, |reason| {
+            serve(&connection, operations, &count, |reason| {
                 fail.send_replace(Some(format!("{shown}: {reason}")));
             });
         })?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), failed })
+        Ok(Self { queue: Some(queue), thread: Some(thread), failed, commits })
+    }
+
+    /// Commits so far, each of which synced the log to disk once.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     /// Ready once it writes no more, with the file and the reason.
@@ -153,8 +169,21 @@ impl Writer {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Error> {
+        self.run_and_tell(work, |_| {}).await
+    }
+
+    /// As [`Writer::run`]; `on_done` hears of what was done as soon as it is on disk, in the order in which it was done.
+    /// It holds all other writers up.
+    ///
+    /// # Errors
+    /// Those of [`Writer::run`].
+    pub(super) async fn run_and_tell<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Problem> + Send + 'static,
+        on_done: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let operation = Pending { work: Some(work), answer: None, reply };
+        let operation = Pending { work: Some(work), answer: None, on_done, reply };
         let queue = self.queue.as_ref().ok_or_else(gone)?;
         queue.send(Box::new(operation)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
@@ -176,7 +205,12 @@ fn gone() -> Error {
 }
 
 /// Until nobody can ask any more. After a failure all are told so, and nothing is written.
-fn serve(connection: &Connection, mut operations: mpsc::Receiver<Box<dyn Operation>>, failed: impl Fn(&str)) {
+fn serve(
+    connection: &Connection,
+    mut operations: mpsc::Receiver<Box<dyn Operation>>,
+    commits: &AtomicU64,
+    failed: impl Fn(&str),
+) {
     let mut batch = Vec::with_capacity(BATCH_OPERATIONS_MAX);
     let mut fate = Fate::Committed;
     while operations.blocking_recv_many(&mut batch, BATCH_OPERATIONS_MAX) > 0 {
@@ -184,6 +218,7 @@ fn serve(connection: &Connection, mut operations: mpsc::Receiver<Box<dyn Operati
             Fate::Failed(reason) => Fate::Failed(reason),
             Fate::Committed | Fate::DiskFull | Fate::Locked => {
                 let fate = write(connection, &mut batch);
+                commits.fetch_add(1, Ordering::Relaxed);
                 if let Fate::Failed(reason) = &fate {
                     failed(reason);
                 }

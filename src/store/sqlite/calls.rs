@@ -1,0 +1,271 @@
+//! The transitions of calls, in SQL.
+
+use super::results::{self, Row as ResultRow};
+use super::tallies::{self, Change};
+use super::writer::Problem;
+use super::{Error, failure};
+use crate::domain::{
+    AccountId, CRASHES_MAX, CallId, CallKey, CallRequest, CallResult, CallState, FunctionName, Listed, Place,
+    Timestamp, Variable, Waiting,
+};
+use crate::store::{Enqueued, KnownCall, NewCall, Retention, Start};
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+/// The states, as the schema has them.
+pub(super) const PENDING: i64 = 0;
+pub(super) const RUNNING: i64 = 1;
+pub(super) const ENDED: i64 = 2;
+pub(super) const GONE: i64 = 3;
+
+const FUNCTION_EXISTS: &str =
+    "SELECT EXISTS (SELECT 1 FROM functions WHERE account_id = ?1 AND name = ?2 AND created_ms = ?3)";
+const KEY: &str = "SELECT call_id, created_ms FROM idempotency_keys
+    WHERE account_id = ?1 AND function = ?2 AND key = ?3";
+const PUT_KEY: &str = "INSERT OR REPLACE INTO idempotency_keys (account_id, function, key, call_id, created_ms)
+    VALUES (?1, ?2, ?3, ?4, ?5)";
+const INSERT: &str = "INSERT INTO calls (account_id, function, call_id, created_ms, bytes, variables, body)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+const CLAIM: &str = "UPDATE calls SET state = 1, starts = starts + 1
+    WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0 RETURNING starts, variables, body";
+const GIVE_BACK: &str = "UPDATE calls SET state = 0
+    WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 1 AND starts = ?4";
+const DROP_PENDING: &str =
+    "DELETE FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0";
+const RUNNING_ONES: &str = "SELECT account_id, function, call_id, starts, crashes FROM calls
+    WHERE state < 2 AND state = 1 ORDER BY place";
+const CRASHED: &str = "UPDATE calls SET state = 0, crashes = crashes + 1 WHERE call_id = ?1";
+const WAITING: &str = "SELECT account_id, function, call_id, place, created_ms, bytes FROM calls
+    WHERE state < 2 AND state = 0 ORDER BY place";
+const ONE: &str = "SELECT state, ended_ms, verdict, message, content_type, stdout, stderr FROM calls
+    WHERE call_id = ?1 AND account_id = ?2 AND function = ?3";
+const FUNCTION_OF: &str = "SELECT function FROM calls WHERE call_id = ?1 AND account_id = ?2";
+const PLACE_OF: &str = "SELECT place FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3";
+const LIST: &str = "SELECT call_id, created_ms, state, verdict, message FROM calls
+    WHERE account_id = ?1 AND function = ?2 AND place > ?3 AND state < 3 ORDER BY place LIMIT ?4";
+const DELETE_OF_FUNCTION: &str = "DELETE FROM calls WHERE account_id = ?1 AND function = ?2";
+const DELETE_KEYS_OF_FUNCTION: &str = "DELETE FROM idempotency_keys WHERE account_id = ?1 AND function = ?2";
+
+/// A [`NewCall`] as it is written.
+pub(super) struct NewRow {
+    call: NewCall,
+    bytes: i64,
+    variables: String,
+}
+
+impl NewRow {
+    pub(super) fn new(call: NewCall) -> Result<Self, Error> {
+        let bytes = i64::try_from(call.request.bytes()).map_err(|e| Error::Failed(format!("a call's size: {e}")))?;
+        let variables = serde_json::to_string(&call.request.variables)
+            .map_err(|e| Error::Failed(format!("a call's variables: {e}")))?;
+        Ok(Self { call, bytes, variables })
+    }
+}
+
+/// Answers the place of a call that is new.
+pub(super) fn enqueue(
+    connection: &Connection,
+    row: &NewRow,
+    keep: &Retention,
+) -> Result<(Enqueued, Option<Place>), Problem> {
+    let NewCall { key, function_created, created, idempotency, request } = &row.call;
+    let (account, function) = (key.account.as_str(), key.function.as_str());
+    let exists = params![account, function, function_created.0];
+    if !connection.prepare_cached(FUNCTION_EXISTS)?.query_row(exists, |found| found.get::<_, bool>(0))? {
+        return Err(Problem::Refused(Error::NotFound));
+    }
+    let mut change = Change { pending: 1, ..Change::default() };
+    let mut is_new_key = false;
+    if let Some(asked) = idempotency {
+        let known = connection.prepare_cached(KEY)?.query_row(params![account, function, asked.0], |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?))
+        });
+        let known = known.optional()?;
+        if let Some((call_id, at)) = &known
+            && *at > results::before(*created, keep.key_ttl)
+        {
+            return Ok((Enqueued::Before(call_id_of(call_id)?), None));
+        }
+        is_new_key = known.is_none();
+        change.keys = i64::from(is_new_key);
+        let values = params![account, function, asked.0, key.call_id.as_bytes(), created.0];
+        connection.prepare_cached(PUT_KEY)?.execute(values)?;
+    }
+    let call_id = key.call_id.as_bytes();
+    let values = params![account, function, call_id, created.0, row.bytes, row.variables, &request.body[..]];
+    connection.prepare_cached(INSERT)?.execute(values)?;
+    let place = Place(connection.last_insert_rowid().unsigned_abs());
+    let held = tallies::add(connection, account, function, change)?;
+    if is_new_key && held.keys > keep.function_keys {
+        return Err(Problem::Refused(Error::KeysFull(keep.function_keys)));
+    }
+    Ok((Enqueued::Accepted, Some(place)))
+}
+
+pub(super) fn claim(connection: &Connection, calls: &[CallKey]) -> Result<Vec<Option<Start>>, Problem> {
+    calls.iter().map(|call| claim_one(connection, call)).collect()
+}
+
+fn claim_one(connection: &Connection, call: &CallKey) -> Result<Option<Start>, Problem> {
+    let (account, function) = (call.account.as_str(), call.function.as_str());
+    let mut claim = connection.prepare_cached(CLAIM)?;
+    let claimed = claim.query_row(params![call.call_id.as_bytes(), account, function], |row| {
+        Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?))
+    });
+    let Some((number, variables, body)) = claimed.optional()? else { return Ok(None) };
+    let variables: Vec<Variable> =
+        serde_json::from_str(&variables).map_err(|e| corrupt(&format!("calls ({}): variables: {e}", call.call_id)))?;
+    tallies::add(connection, account, function, Change { pending: -1, running: 1, ..Change::default() })?;
+    Ok(Some(Start { number, request: CallRequest { body: Bytes::from(body), variables } }))
+}
+
+pub(super) fn give_back(connection: &Connection, call: &CallKey, start: u32) -> Result<(), Problem> {
+    let (account, function) = (call.account.as_str(), call.function.as_str());
+    let values = params![call.call_id.as_bytes(), account, function, start];
+    super::functions::found(connection.prepare_cached(GIVE_BACK)?.execute(values)?)?;
+    tallies::add(connection, account, function, Change { pending: 1, running: -1, ..Change::default() }).map(drop)
+}
+
+pub(super) fn drop_pending(connection: &Connection, call: &CallKey) -> Result<(), Problem> {
+    let (account, function) = (call.account.as_str(), call.function.as_str());
+    let values = params![call.call_id.as_bytes(), account, function];
+    super::functions::found(connection.prepare_cached(DROP_PENDING)?.execute(values)?)?;
+    tallies::add(connection, account, function, Change { pending: -1, ..Change::default() }).map(drop)
+}
+
+pub(super) fn recover(
+    connection: &Connection,
+    interrupted: &CallResult,
+    now: Timestamp,
+    keep: &Retention,
+) -> Result<(Vec<Waiting>, Vec<CallKey>), Problem> {
+    let mut failed = Vec::new();
+    let mut running = connection.prepare_cached(RUNNING_ONES)?;
+    let running: Vec<_> = running
+        .query_map([], |row| Ok((key_columns(row)?, row.get::<_, u32>(3)?, row.get::<_, u32>(4)?)))?
+        .collect::<Result<_, _>>()?;
+    for (columns, start, crashes) in running {
+        let key = key_of(columns)?;
+        if crashes + 1 >= CRASHES_MAX {
+            results::finish(connection, &key, start, interrupted, now, keep)?;
+            failed.push(key);
+        } else {
+            connection.prepare_cached(CRASHED)?.execute([key.call_id.as_bytes()])?;
+            let change = Change { pending: 1, running: -1, ..Change::default() };
+            tallies::add(connection, key.account.as_str(), key.function.as_str(), change)?;
+        }
+    }
+    let mut waiting = connection.prepare_cached(WAITING)?;
+    let rows = waiting.query_map([], |row| {
+        let numbers = [row.get::<_, i64>(3)?, row.get(4)?, row.get(5)?];
+        Ok((key_columns(row)?, numbers))
+    })?;
+    let waiting = rows.map(|row| {
+        let (columns, [place, created, bytes]) = row?;
+        let (place, created) = (Place(place.unsigned_abs()), Timestamp(created));
+        Ok::<_, Problem>(Waiting { key: key_of(columns)?, place, created, bytes: bytes.unsigned_abs() })
+    });
+    Ok((waiting.collect::<Result<_, _>>()?, failed))
+}
+
+pub(super) fn remove_of_function(
+    connection: &Connection,
+    account: &AccountId,
+    function: &FunctionName,
+) -> Result<(), Problem> {
+    for sql in [DELETE_OF_FUNCTION, DELETE_KEYS_OF_FUNCTION] {
+        connection.prepare_cached(sql)?.execute([account.as_str(), function.as_str()])?;
+    }
+    tallies::remove(connection, account, function)
+}
+
+pub(super) fn one(connection: &Connection, call: &CallKey) -> Result<Option<KnownCall>, Error> {
+    let fail = |e: rusqlite::Error| failure("calls", &e);
+    let values = params![call.call_id.as_bytes(), call.account.as_str(), call.function.as_str()];
+    let mut statement = connection.prepare_cached(ONE).map_err(fail)?;
+    let row = statement.query_row(values, |row| Ok((row.get::<_, i64>(0)?, ResultRow::read(row)?))).optional();
+    let Some((state, result)) = row.map_err(fail)? else { return Ok(None) };
+    Ok(Some(match state {
+        PENDING => KnownCall::Open(CallState::Pending),
+        RUNNING => KnownCall::Open(CallState::Running),
+        ENDED => result.into_known().map_err(|problem| corrupt_call(call.call_id, problem))?,
+        _ => KnownCall::Gone,
+    }))
+}
+
+pub(super) fn function_of(
+    connection: &Connection,
+    account: &AccountId,
+    call_id: CallId,
+) -> Result<Option<FunctionName>, Error> {
+    let fail = |e: rusqlite::Error| failure("calls", &e);
+    let mut statement = connection.prepare_cached(FUNCTION_OF).map_err(fail)?;
+    let name = statement.query_row(params![call_id.as_bytes(), account.as_str()], |row| row.get::<_, String>(0));
+    let name = name.optional().map_err(fail)?;
+    name.map(|name| FunctionName::new(&name).map_err(|e| corrupt_call(call_id, e.to_string()))).transpose()
+}
+
+pub(super) fn list(
+    connection: &Connection,
+    account: &AccountId,
+    function: &FunctionName,
+    after: Option<CallId>,
+    limit: u32,
+) -> Result<Vec<Listed>, Error> {
+    let fail = |e: rusqlite::Error| failure("calls", &e);
+    let (account, function) = (account.as_str(), function.as_str());
+    let after = match after {
+        None => 0,
+        Some(after) => {
+            let mut place = connection.prepare_cached(PLACE_OF).map_err(fail)?;
+            let place = place.query_row(params![after.as_bytes(), account, function], |row| row.get::<_, i64>(0));
+            match place.optional().map_err(fail)? {
+                Some(place) => place,
+                None => return Ok(Vec::new()),
+            }
+        }
+    };
+    let mut statement = connection.prepare_cached(LIST).map_err(fail)?;
+    let rows = statement.query_map(params![account, function, after, limit], |row| {
+        let (call_id, created) = (row.get::<_, Vec<u8>>(0)?, row.get(1)?);
+        let (state, verdict) = (row.get::<_, i64>(2)?, row.get::<_, Option<i64>>(3)?);
+        Ok((call_id, Timestamp(created), state, verdict, row.get(4)?))
+    });
+    let rows = rows.map_err(fail)?.map(|row| {
+        let (call_id, created, state, verdict, message) = row.map_err(fail)?;
+        let call_id = CallId::from_slice(&call_id).ok_or_else(|| Error::Corrupt("calls: a call id".to_owned()))?;
+        let state = match state {
+            PENDING => CallState::Pending,
+            RUNNING => CallState::Running,
+            _ => results::verdict_of(verdict).map_err(|problem| corrupt_call(call_id, problem))?.state(),
+        };
+        Ok(Listed { call_id, created, state, message })
+    });
+    rows.collect()
+}
+
+type KeyColumns = (String, String, Vec<u8>);
+
+fn key_columns(row: &Row<'_>) -> rusqlite::Result<KeyColumns> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+}
+
+fn key_of((account, function, call_id): KeyColumns) -> Result<CallKey, Problem> {
+    let call_id = call_id_of(&call_id)?;
+    let wrong = |problem: String| corrupt(&format!("calls ({call_id}): {problem}"));
+    let account = AccountId::new(&account).map_err(|e| wrong(e.to_string()))?;
+    let function = FunctionName::new(&function).map_err(|e| wrong(e.to_string()))?;
+    Ok(CallKey { account, function, call_id })
+}
+
+fn call_id_of(bytes: &[u8]) -> Result<CallId, Problem> {
+    CallId::from_slice(bytes).ok_or_else(|| corrupt("calls: a call id"))
+}
+
+fn corrupt_call(call_id: CallId, problem: impl std::fmt::Display) -> Error {
+    Error::Corrupt(format!("calls ({call_id}): {problem}"))
+}
+
+fn corrupt(problem: &str) -> Problem {
+    Problem::Refused(Error::Corrupt(problem.to_owned()))
+}

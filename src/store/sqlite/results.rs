@@ -1,0 +1,228 @@
+//! What ended calls left, in SQL: it is put there, rotated out, expires and is forgotten.
+
+use super::calls::{ENDED, GONE};
+use super::tallies::{self, Change, Held};
+use super::writer::Problem;
+use super::{Error, functions};
+use crate::domain::{CallKey, CallResult, Timestamp, Verdict};
+use crate::store::{KnownCall, Retention};
+use rusqlite::{Connection, OptionalExtension as _, params};
+use std::time::Duration;
+
+/// How many calls one [`expire`] touches: it keeps all other writers waiting.
+const EXPIRE_CALLS_MAX: usize = 1_000;
+/// How many pages one [`expire`] gives back to the system.
+const FREED_PAGES_MAX: u32 = 1_000;
+/// Free pages that stay in the file, since it will want them again.
+const FREE_PAGES_KEPT: u32 = 1_000;
+
+const FINISH: &str = "UPDATE calls SET state = 2, ended_ms = ?5, verdict = ?6, message = ?7, content_type = ?8,
+        bytes = ?9, stdout = ?10, stderr = ?11, variables = NULL, body = NULL
+    WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 1 AND starts = ?4";
+const DROP: &str = "DELETE FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 2
+    RETURNING verdict, bytes";
+const OLDEST: &str = "SELECT place, ended_ms, verdict, bytes FROM calls
+    WHERE account_id = ?1 AND function = ?2 AND state = ?3 AND ended_ms IS NOT NULL ORDER BY ended_ms, place LIMIT 1";
+const GO: &str = "UPDATE calls SET state = 3, ended_ms = ?2, bytes = 0, verdict = NULL, message = NULL,
+    content_type = NULL, stdout = NULL, stderr = NULL WHERE place = ?1";
+const FORGET: &str = "DELETE FROM calls WHERE place = ?1";
+const WITH_RESULTS: &str = "SELECT account_id, function FROM tallies WHERE finished + failed + gone > 0";
+const OLD_KEYS: &str = "SELECT account_id, function, key FROM idempotency_keys WHERE created_ms <= ?1 LIMIT ?2";
+const FORGET_KEY: &str = "DELETE FROM idempotency_keys WHERE account_id = ?1 AND function = ?2 AND key = ?3";
+
+/// The columns of a result.
+pub(super) struct Row {
+    ended_ms: Option<i64>,
+    verdict: Option<i64>,
+    message: Option<String>,
+    content_type: Option<String>,
+    stdout: Option<Vec<u8>>,
+    stderr: Option<Vec<u8>>,
+}
+
+impl Row {
+    /// Reads them behind the first column.
+    pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            ended_ms: row.get(1)?,
+            verdict: row.get(2)?,
+            message: row.get(3)?,
+            content_type: row.get(4)?,
+            stdout: row.get(5)?,
+            stderr: row.get(6)?,
+        })
+    }
+
+    pub(super) fn into_known(self) -> Result<KnownCall, &'static str> {
+        let Self { ended_ms, verdict, message, content_type, stdout, stderr } = self;
+        let verdict = verdict_of(verdict)?;
+        if message.is_none() != (verdict == Verdict::Finished) {
+            return Err("message: a failure without one, or one without a failure");
+        }
+        let [stdout, stderr] = [stdout, stderr].map(|bytes| bytes.unwrap_or_default().into());
+        Ok(KnownCall::Ended {
+            at: Timestamp(ended_ms.ok_or("ended_ms: is missing")?),
+            result: CallResult { verdict, message, content_type, stdout, stderr },
+        })
+    }
+}
+
+fn verdict_number(verdict: Verdict) -> i64 {
+    match verdict {
+        Verdict::Finished => 0,
+        Verdict::Failed => 1,
+        Verdict::TimedOut => 2,
+        Verdict::OutputLimit => 3,
+    }
+}
+
+pub(super) fn verdict_of(number: Option<i64>) -> Result<Verdict, &'static str> {
+    let found = Verdict::ALL.into_iter().find(|verdict| Some(verdict_number(*verdict)) == number);
+    found.ok_or("verdict: is none")
+}
+
+/// The moment so long before another, in milliseconds.
+pub(super) fn before(now: Timestamp, age: Duration) -> i64 {
+    now.0.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+}
+
+pub(super) fn finish(
+    connection: &Connection,
+    call: &CallKey,
+    start: u32,
+    result: &CallResult,
+    now: Timestamp,
+    keep: &Retention,
+) -> Result<(), Problem> {
+    let (account, function) = (call.account.as_str(), call.function.as_str());
+    let bytes = i64::try_from(result.kept_bytes()).unwrap_or(i64::MAX);
+    functions::found(connection.prepare_cached(FINISH)?.execute(params![
+        call.call_id.as_bytes(),
+        account,
+        function,
+        start,
+        now.0,
+        verdict_number(result.verdict),
+        result.message,
+        result.content_type,
+        bytes,
+        &result.stdout[..],
+        &result.stderr[..],
+    ])?)?;
+    let ended = Change { running: -1, ..Change::default() }.results(result.verdict, 1, bytes);
+    let held = tallies::add(connection, account, function, ended)?;
+    rotate(connection, account, function, held, now, keep)
+}
+
+/// Lets the oldest results go until the rest is within its bounds.
+fn rotate(
+    connection: &Connection,
+    account: &str,
+    function: &str,
+    mut held: Held,
+    now: Timestamp,
+    keep: &Retention,
+) -> Result<(), Problem> {
+    while held.bytes > keep.function_bytes || held.results > keep.function_calls {
+        let Some(oldest) = Oldest::of(connection, account, function, ENDED)? else { break };
+        held = oldest.go(connection, account, function, now)?;
+    }
+    while held.gone > keep.function_gone {
+        let Some(oldest) = Oldest::of(connection, account, function, GONE)? else { break };
+        held = oldest.forget(connection, account, function)?;
+    }
+    Ok(())
+}
+
+/// The call of a function that has been longest in a state.
+struct Oldest {
+    place: i64,
+    since_ms: i64,
+    verdict: Option<i64>,
+    bytes: i64,
+}
+
+impl Oldest {
+    fn of(connection: &Connection, account: &str, function: &str, state: i64) -> Result<Option<Self>, Problem> {
+        let mut oldest = connection.prepare_cached(OLDEST)?;
+        let oldest = oldest.query_row(params![account, function, state], |row| {
+            Ok(Self { place: row.get(0)?, since_ms: row.get(1)?, verdict: row.get(2)?, bytes: row.get(3)? })
+        });
+        Ok(oldest.optional()?)
+    }
+
+    /// Its result is kept no longer.
+    fn go(self, connection: &Connection, account: &str, function: &str, now: Timestamp) -> Result<Held, Problem> {
+        let verdict = verdict_of(self.verdict).map_err(|e| Problem::Refused(Error::Corrupt(format!("calls: {e}"))))?;
+        connection.prepare_cached(GO)?.execute([self.place, now.0])?;
+        let gone = Change { gone: 1, ..Change::default() }.results(verdict, -1, -self.bytes);
+        tallies::add(connection, account, function, gone)
+    }
+
+    /// Nobody remembers it any more.
+    fn forget(self, connection: &Connection, account: &str, function: &str) -> Result<Held, Problem> {
+        connection.prepare_cached(FORGET)?.execute([self.place])?;
+        tallies::add(connection, account, function, Change { gone: -1, ..Change::default() })
+    }
+}
+
+pub(super) fn drop_result(connection: &Connection, call: &CallKey) -> Result<(), Problem> {
+    let (account, function) = (call.account.as_str(), call.function.as_str());
+    let mut delete = connection.prepare_cached(DROP)?;
+    let dropped = delete.query_row(params![call.call_id.as_bytes(), account, function], |row| {
+        Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, i64>(1)?))
+    });
+    let (verdict, bytes) = dropped.optional()?.ok_or(Problem::Refused(Error::NotFound))?;
+    let verdict = verdict_of(verdict).map_err(|e| Problem::Refused(Error::Corrupt(format!("calls: {e}"))))?;
+    tallies::add(connection, account, function, Change::default().results(verdict, -1, -bytes)).map(drop)
+}
+
+/// `true` if there may be more to do.
+pub(super) fn expire(connection: &Connection, now: Timestamp, keep: &Retention) -> Result<bool, Problem> {
+    let mut left = EXPIRE_CALLS_MAX;
+    let mut functions = connection.prepare_cached(WITH_RESULTS)?;
+    let functions: Vec<(String, String)> =
+        functions.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    for (account, function) in functions {
+        for (state, ttl) in [(ENDED, keep.result_ttl), (GONE, keep.gone_ttl)] {
+            while left > 0
+                && let Some(oldest) = Oldest::of(connection, &account, &function, state)?
+                && oldest.since_ms <= before(now, ttl)
+            {
+                left -= 1;
+                if state == ENDED {
+                    oldest.go(connection, &account, &function, now)?;
+                } else {
+                    oldest.forget(connection, &account, &function)?;
+                }
+            }
+        }
+    }
+    left -= forget_keys(connection, before(now, keep.key_ttl), left)?;
+    Ok(give_space_back(connection)? || left == 0)
+}
+
+/// Forgets keys that are as old as that, at most so many; answers how many.
+fn forget_keys(connection: &Connection, created_ms: i64, max: usize) -> Result<usize, Problem> {
+    let mut old = connection.prepare_cached(OLD_KEYS)?;
+    let old: Vec<(String, String, Vec<u8>)> = old
+        .query_map(params![created_ms, i64::try_from(max).unwrap_or(i64::MAX)], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
+        .collect::<Result<_, _>>()?;
+    for (account, function, key) in &old {
+        connection.prepare_cached(FORGET_KEY)?.execute(params![account, function, key])?;
+        tallies::add(connection, account, function, Change { keys: -1, ..Change::default() })?;
+    }
+    Ok(old.len())
+}
+
+/// Cuts free pages off the file; `true` if more of them can be.
+fn give_space_back(connection: &Connection) -> Result<bool, Problem> {
+    let free: u32 = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+    let more = free.saturating_sub(FREE_PAGES_KEPT);
+    if more > 0 {
+        connection.execute_batch(&format!("PRAGMA incremental_vacuum({})", more.min(FREED_PAGES_MAX)))?;
+    }
+    Ok(more > FREED_PAGES_MAX)
+}
