@@ -1,40 +1,9 @@
 //! The command line, through the real program (`docs/api.md` section 8).
 
+use crate::harness::program::{failed, printed, run, run_with};
 use crate::harness::{Server, binary, guests};
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Output, Stdio};
-
-/// Runs the program against a server.
-fn run(server: &Server, arguments: &[&str]) -> Output {
-    run_with(server, arguments, b"")
-}
-
-/// The same, with something on stdin.
-fn run_with(server: &Server, arguments: &[&str], stdin: &[u8]) -> Output {
-    let mut program = binary();
-    program.env("HYPERFUNC_SERVER", format!("http://{}", server.address)).args(arguments);
-    let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // A verb that reads nothing may be gone by then.
-    let _ = child.stdin.take().unwrap().write_all(stdin);
-    child.wait_with_output().unwrap()
-}
-
-/// What a success printed.
-#[track_caller]
-fn printed(output: Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!((output.status.code(), said.as_ref()), (Some(0), ""));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// What a failure said, and its status.
-#[track_caller]
-fn failed(output: Output) -> (i32, String) {
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
-    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
-}
 
 fn toolbox() -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("guest-examples/toolbox/toolbox.wasm");

@@ -3,6 +3,7 @@
 pub mod fields;
 pub mod guests;
 mod http;
+pub mod program;
 mod server;
 
 pub use http::{Connection, Reply, Request};
