@@ -1,7 +1,7 @@
 //! A client of the API: the only place of the command line that knows HTTP.
 
 use anyhow::{Context as _, anyhow, bail};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
@@ -21,10 +21,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// What stays as it is in a path or a query: RFC 3986's unreserved characters.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// What is said of an answer that is not what it should be.
+pub(super) const NO_SENSE: &str = "the server's answer makes no sense";
 /// How much of a body is handed over at once, in bytes.
 const STEP_BYTES: usize = 64 << 10;
 /// The longest error message that is read, in bytes.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// The longest line of an answer that is read by lines, in bytes: far more than any that the server writes.
+const LINE_BYTES_MAX: usize = 1 << 20;
 /// The largest answer that is taken in whole, in bytes: more than any output or list.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
@@ -90,6 +94,8 @@ pub(super) struct Client {
 /// The beginning of an answer. Its connection ends with it.
 pub(super) struct Reply {
     response: Response<Incoming>,
+    /// The beginning of a line whose end has not come yet.
+    line: BytesMut,
     _connection: AbortOnDropHandle<()>,
 }
 
@@ -172,7 +178,7 @@ impl Client {
         let connection = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
         let request = request.uri(format!("{path}{target}")).header(HOST, authority).body(body)?;
         let response = sender.send_request(request).await.with_context(|| format!("asking {}", self.server))?;
-        Reply { response, _connection: connection }.checked().await
+        Reply { response, line: BytesMut::new(), _connection: connection }.checked().await
     }
 }
 
@@ -206,7 +212,7 @@ impl Reply {
     /// # Errors
     /// When it breaks off, or is not what it should be.
     pub(super) async fn json<T: DeserializeOwned>(self) -> anyhow::Result<T> {
-        serde_json::from_slice(&self.bytes().await?).context("the server's answer makes no sense")
+        serde_json::from_slice(&self.bytes().await?).context(NO_SENSE)
     }
 
     /// The next piece of the body; `None` at its end.
@@ -220,6 +226,29 @@ impl Reply {
             }
         }
         Ok(None)
+    }
+
+    /// The next whole lines of the body, as many as came together; `None` at its end.
+    ///
+    /// # Errors
+    /// When it breaks off, or a line does not end.
+    pub(super) async fn lines(&mut self) -> anyhow::Result<Option<Bytes>> {
+        while let Some(piece) = self.piece().await? {
+            let whole = piece.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            let (ended, begun) = piece.split_at(whole);
+            self.line.extend_from_slice(ended);
+            let lines = if whole > 0 { self.line.split().freeze() } else { Bytes::new() };
+            self.line.extend_from_slice(begun);
+            if self.line.len() > LINE_BYTES_MAX {
+                bail!("a line of the answer does not end");
+            }
+            if !lines.is_empty() {
+                return Ok(Some(lines));
+            }
+        }
+        // The last may lack its end.
+        let last = self.line.split().freeze();
+        Ok(if last.is_empty() { None } else { Some(last) })
     }
 }
 

@@ -1,6 +1,6 @@
 //! `load`: sends a module to the server.
 
-use super::client::{Client, escaped};
+use super::client::{Client, NO_SENSE, escaped};
 use super::output;
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -44,13 +44,10 @@ impl Load {
         let on_sent = move |bytes| sending.inc(bytes as u64);
         let target = format!("/images/load?name={}", escaped(&name));
         let mut reply = client.post(&target, "application/wasm", module.into(), on_sent).await?;
-        let mut text = Vec::new();
         let mut last = None;
-        while let Some(piece) = reply.piece().await? {
-            text.extend_from_slice(&piece);
-            while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = text.drain(..=end).collect();
-                let line: Line = serde_json::from_slice(&line).context("the server's answer makes no sense")?;
+        while let Some(lines) = reply.lines().await? {
+            for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                let line: Line = serde_json::from_slice(line).context(NO_SENSE)?;
                 if let Some(error) = line.error {
                     bail!("{shown}: {error}");
                 }
