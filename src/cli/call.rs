@@ -1,35 +1,45 @@
-//! `call`: runs a function and waits for what it answers.
+//! `call`: calls a function, and waits for what it answers or does not.
 
-use super::client::{Client, escaped};
+use super::address::Address;
+use super::client::{Client, IdempotencyKey};
+use super::output;
 use bytes::Bytes;
 use serde::Deserialize;
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Read as _};
 
 #[derive(clap::Args)]
 pub(super) struct Call {
-    /// Wait for the answer; this version has no other way to call
-    #[arg(long, required = true)]
+    /// Wait for the answer and print it, in place of the id that `get` asks for it by
+    #[arg(long)]
     sync: bool,
+    /// Print the id alone
+    #[arg(short, long, conflicts_with = "sync")]
+    quiet: bool,
+    /// Make the call once: sent again with its key within 24 hours, it is the same call
+    #[arg(long, value_name = "KEY", conflicts_with = "sync")]
+    idempotency_key: Option<IdempotencyKey>,
     /// The function
     name: String,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Accepted {
+    call_id: String,
+}
+
 impl Call {
     pub(super) async fn run(self, client: &Client) -> anyhow::Result<u8> {
-        #[derive(Deserialize)]
-        struct Func {
-            #[serde(rename = "UUID")]
-            uuid: String,
+        let function = Address::of_function(client, &self.name).await?;
+        let target = function.path("call");
+        if self.sync {
+            let reply = function.endpoint.call(&format!("{target}/sync"), stdin().await?, None).await?;
+            output::body(reply).await?;
+            return Ok(0);
         }
-        let Func { uuid } = client.get(&format!("/funcs/{}", escaped(&self.name))).await?;
-        let endpoint = client.func_endpoint().await?.near.client();
-        let target = format!("/call/{}/{uuid}/sync", escaped(&self.name));
-        let mut reply = endpoint.post(&target, "application/octet-stream", stdin().await?, |_| {}).await?;
-        let mut stdout = std::io::stdout();
-        while let Some(piece) = reply.piece().await? {
-            stdout.write_all(&piece)?;
-        }
-        stdout.flush()?;
+        let reply = function.endpoint.call(&target, stdin().await?, self.idempotency_key).await?;
+        let Accepted { call_id } = reply.json().await?;
+        output::line(&if self.quiet { call_id } else { format!("CallId: {call_id}") })?;
         Ok(0)
     }
 }

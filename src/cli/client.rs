@@ -78,6 +78,38 @@ impl ServerUrl {
     }
 }
 
+/// What a call is known by to whoever makes it: sent again, it stands for the same call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct IdempotencyKey(HeaderValue);
+
+impl FromStr for IdempotencyKey {
+    type Err = &'static str;
+
+    fn from_str(key: &str) -> Result<Self, &'static str> {
+        match HeaderValue::from_str(key) {
+            // That of a variable which is not set: nothing would be sent twice safely.
+            Ok(_) if key.trim().is_empty() => Err("must not be empty"),
+            Ok(key) => Ok(Self(key)),
+            Err(_) => Err("must not contain control characters"),
+        }
+    }
+}
+
+/// What a server says that refuses, or whose call has failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    message: String,
+}
+
+impl Refusal {
+    /// That which an error tells of, if it is one.
+    pub(super) fn of(error: &anyhow::Error) -> Option<&Self> {
+        error.downcast_ref()
+    }
+}
+
 /// Where functions are called.
 pub(super) struct FuncEndpoint {
     /// By everybody: what their addresses begin with.
@@ -108,7 +140,7 @@ impl Client {
     /// Asks without a body.
     ///
     /// # Errors
-    /// When there is no server, or it refuses: with the words that it has for that.
+    /// When there is no server, or it refuses: then a [`Refusal`], with the words that it has for that.
     pub(super) async fn ask(&self, target: &str) -> anyhow::Result<Reply> {
         self.send(Request::builder(), target, Sending::nothing()).await
     }
@@ -135,6 +167,25 @@ impl Client {
         let request =
             Request::builder().method(Method::POST).header(CONTENT_TYPE, HeaderValue::from_static(media_type));
         self.send(request, target, Sending { rest: body, on_sent: Box::new(on_sent) }).await
+    }
+
+    /// Calls a function with what it gets on stdin.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(super) async fn call(
+        &self,
+        target: &str,
+        stdin: Bytes,
+        idempotency_key: Option<IdempotencyKey>,
+    ) -> anyhow::Result<Reply> {
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        if let Some(IdempotencyKey(key)) = idempotency_key {
+            request = request.header("Idempotency-Key", key);
+        }
+        self.send(request, target, Sending { rest: stdin, on_sent: Box::new(|_| {}) }).await
     }
 
     /// Asks for JSON.
@@ -191,10 +242,16 @@ impl Reply {
         }
         let limited = http_body_util::Limited::new(self.response.into_body(), MESSAGE_BYTES_MAX);
         let message = limited.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        match String::from_utf8_lossy(&message).trim() {
-            "" => bail!("the server answers {status}"),
-            message => bail!("{message}"),
-        }
+        let message = match String::from_utf8_lossy(&message).trim() {
+            "" => format!("the server answers {status}"),
+            message => message.to_owned(),
+        };
+        Err(Refusal { status: status.as_u16(), message }.into())
+    }
+
+    /// Which success it is: 200, or another that begins with a 2.
+    pub(super) fn status(&self) -> u16 {
+        self.response.status().as_u16()
     }
 
     /// The whole body.
@@ -307,6 +364,14 @@ mod tests {
         }
         for bad in ["", "127.0.0.1:8080", "https://x", "ftp://x", "http://", "http://x?y"] {
             assert!(bad.parse::<ServerUrl>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_sent_or_says_nothing_is_refused() {
+        assert!("order 4711".parse::<IdempotencyKey>().is_ok());
+        for bad in ["", " ", "a\nb", "a\0"] {
+            assert!(bad.parse::<IdempotencyKey>().is_err(), "{bad:?}");
         }
     }
 

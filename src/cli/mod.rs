@@ -2,17 +2,22 @@
 //!
 //! Data goes to stdout, everything else to stderr.
 
+mod address;
 mod call;
+mod cancel;
 mod client;
 mod create;
+mod get;
 mod host;
 mod images;
 mod inspect;
 mod load;
+mod logs;
 mod ls;
 mod output;
 mod rm;
 mod serve;
+mod status;
 mod version;
 
 use clap::{Parser, Subcommand};
@@ -58,8 +63,16 @@ enum FuncVerb {
     Inspect(Remote<inspect::Inspect>),
     /// Remove functions
     Rm(Remote<rm::Rm>),
-    /// Call a function: stdin is what it gets, stdout what it answers
+    /// Call a function: stdin is what it gets
     Call(Remote<call::Call>),
+    /// Read what a call has answered
+    Get(Remote<get::Get>),
+    /// End a call, or discard what it has answered
+    Cancel(Remote<cancel::Cancel>),
+    /// Show what happened to the calls of a function
+    Logs(Remote<logs::Logs>),
+    /// Count the calls of a function, or list them
+    Status(Remote<status::Status>),
 }
 
 /// A verb that asks a server.
@@ -123,6 +136,10 @@ impl FuncVerb {
             Self::Inspect(Remote { server, verb }) => verb.run(&server.client()).await,
             Self::Rm(Remote { server, verb }) => verb.run(&server.client()).await,
             Self::Call(Remote { server, verb }) => verb.run(&server.client()).await,
+            Self::Get(Remote { server, verb }) => verb.run(&server.client()).await,
+            Self::Cancel(Remote { server, verb }) => verb.run(&server.client()).await,
+            Self::Logs(Remote { server, verb }) => verb.run(&server.client()).await,
+            Self::Status(Remote { server, verb }) => verb.run(&server.client()).await,
         }
     }
 }

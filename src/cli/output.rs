@@ -1,5 +1,6 @@
 //! What people and programs read.
 
+use super::client::Reply;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 use std::io::{self, Write as _};
@@ -20,6 +21,15 @@ pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(line(&serde_json::to_string_pretty(value)?)?)
 }
 
+/// Writes a body to stdout, byte for byte and as it comes.
+pub(super) async fn body(mut reply: Reply) -> anyhow::Result<()> {
+    let mut stdout = io::stdout();
+    while let Some(piece) = reply.piece().await? {
+        stdout.write_all(&piece)?;
+    }
+    Ok(stdout.flush()?)
+}
+
 /// Writes a table to stdout.
 pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
     let mut table = Table::new();
@@ -33,10 +43,17 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
     table.lines().try_for_each(|text| line(text.trim_end()))
 }
 
+/// A text as one line that does nothing to a terminal: a guest may have written it.
+pub(super) fn one_line(text: &str) -> String {
+    // Those that order the text around them anew make a line read as another.
+    let acts = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.trim_end().chars().map(|c| if acts(c) { ' ' } else { c }).collect()
+}
+
 /// A text that fits into a table.
 pub(super) fn shortened(text: &str) -> String {
     const CHARS_MAX: usize = 40;
-    let mut shown: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CHARS_MAX).collect();
+    let mut shown: String = one_line(text).chars().take(CHARS_MAX).collect();
     if text.chars().count() > CHARS_MAX {
         shown.push('…');
     }
@@ -64,6 +81,12 @@ pub(super) fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_text_acts_on_a_terminal() {
+        assert_eq!(one_line("a\n\x1b[31mb\u{9b}c\u{202e}d\r\n"), "a  [31mb c d");
+        assert_eq!(shortened(&format!("\t{}", "é".repeat(40))), format!(" {}…", "é".repeat(39)));
+    }
 
     #[test]
     fn amounts_and_ids_are_short() {

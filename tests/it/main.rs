@@ -9,6 +9,7 @@ mod bodies;
 mod busy;
 mod call;
 mod cli;
+mod cli_calls;
 mod connections;
 mod deployment;
 mod durability;
