@@ -11,7 +11,7 @@
 //! A claim begins a new start, which has a number. Only the start that runs now may finish a call or give it back: what
 //! comes late from an earlier one changes nothing (`docs/api.md` section 5).
 
-use super::{AccountId, CallId, ContainerSize, Ending, FunctionName, Outcome, Timeout, Timestamp};
+use super::{AccountId, CallId, Ending, FunctionName, Outcome, Timestamp};
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -46,10 +46,9 @@ pub struct CallRequest {
 }
 
 impl CallRequest {
-    /// What the call holds while it waits, in bytes.
+    /// What counts of it while the call waits, in bytes. Its variables have a limit of their own.
     pub fn bytes(&self) -> u64 {
-        let variables: usize = self.variables.iter().map(|(name, value)| name.len() + value.len()).sum();
-        (self.body.len() + variables) as u64
+        self.body.len() as u64
     }
 }
 
@@ -139,10 +138,10 @@ pub struct CallResult {
 }
 
 impl CallResult {
-    /// What is left of an execution under these bounds.
-    pub fn of(outcome: Outcome, size: ContainerSize, timeout: Timeout, content_type: Option<&str>) -> Self {
+    /// What is left of an execution. `message` is [`Outcome::message`], `content_type` what the function says of its
+    /// output.
+    pub fn of(outcome: Outcome, message: Option<String>, content_type: Option<&str>) -> Self {
         let verdict = Verdict::from(outcome.ending);
-        let message = outcome.message(size, timeout);
         let stdout = if message.is_none() { outcome.stdout.into() } else { Bytes::new() };
         let content_type = content_type.map(str::to_owned);
         Self { verdict, message, content_type, stdout, stderr: outcome.stderr.kept().into() }
@@ -210,12 +209,13 @@ pub struct Listed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Captured, Trap, Usage};
+    use crate::domain::{Captured, ContainerSize, Timeout, Trap, Usage};
 
     fn result(ending: Ending) -> CallResult {
         let stderr = Captured { head: b"why".to_vec(), tail: b"\nnot".to_vec(), lost: 9 };
         let outcome = Outcome { ending, stdout: b"out".to_vec(), stderr, usage: Usage::default() };
-        CallResult::of(outcome, ContainerSize::S1, Timeout::default(), Some("text/html"))
+        let message = outcome.message(ContainerSize::S1, Timeout::default());
+        CallResult::of(outcome, message, Some("text/html"))
     }
 
     #[test]

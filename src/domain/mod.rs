@@ -4,6 +4,7 @@
 //! checking constructor, or is answered with an [`Invalid`] that names the field.
 
 mod call;
+mod event;
 mod function;
 mod host;
 mod ids;
@@ -15,6 +16,7 @@ mod size;
 pub use call::{
     CRASHES_MAX, CallKey, CallRequest, CallResult, CallState, IdempotencyKey, Listed, Place, Tally, Variable, Verdict, Waiting,
 };
+pub use event::{Called, Entry, Event, EventKind, Gap, Output, Record, Short, Started, Stopped};
 pub use function::{Change, Command, Config, ConfigChange, Definition, Env, Function, Timeout, Timestamp};
 pub use host::{HostChange, HostConfig, Json, NetworkMode, PortBinding, PortBindings};
 pub use ids::{AccountId, CallId, Digest, FunctionName, FunctionUuid, ImageReference};
