@@ -1,18 +1,24 @@
 //! Calls of functions.
 
-use super::Service;
 use super::directory::Callable;
-use super::error::{CallError, NotRun};
+use super::error::{CallError, Failure, NotRun};
+use super::journal::Journal;
 use super::permits::{Busy, Permit};
 use super::runner::Execution;
-use crate::domain::{CallId, FunctionUuid, Image, Outcome};
-use crate::engine::{Flavour, Invocation, Program};
-use bytes::Bytes;
+use super::{Service, now};
+use crate::domain::{
+    CallId, CallKey, CallRequest, CallResult, Called, Ending, FunctionUuid, IdempotencyKey, Image, Outcome, Record,
+    Short, Variable, Waiting,
+};
+use crate::engine::{Flavour, Invocation, Program, SetAside};
+use crate::store::{self, Enqueued, NewCall};
+use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::SemaphorePermit;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -20,27 +26,28 @@ use uuid::Uuid;
 /// the scheduler.
 pub(super) const BODIES_KB_MAX: usize = 1 << 20;
 
-/// A variable of a guest's environment that comes from its request.
-pub type Variable = (Cow<'static, str>, String);
-
-/// What a call brings.
-#[derive(Debug, Clone, Default)]
-pub struct CallRequest {
-    /// stdin.
-    pub body: Bytes,
-    /// What the request says of itself: RFC 3875, `docs/api.md` section 4.
-    pub variables: Vec<Variable>,
-}
-
 /// A call that ran to an end.
 #[derive(Debug)]
 pub struct Ended {
     /// Its id.
     pub call_id: CallId,
-    /// The function as it was when the call started.
-    pub function: Arc<Callable>,
     /// What it left.
-    pub outcome: Outcome,
+    pub result: CallResult,
+}
+
+/// One start of a call that may run now.
+pub(super) struct Attempt {
+    pub(super) call_id: CallId,
+    /// The number of the start, from 1.
+    pub(super) number: u32,
+    pub(super) permit: Permit,
+    /// The function as it is at this start.
+    pub(super) function: Arc<Callable>,
+    pub(super) request: CallRequest,
+    /// Memory that is kept for it.
+    pub(super) aside: Option<SetAside>,
+    /// Ends this call alone.
+    pub(super) cancelled: CancellationToken,
 }
 
 impl Service {
@@ -64,17 +71,82 @@ impl Service {
     /// in a task of its own.
     ///
     /// # Errors
-    /// Why the call has no outcome. After [`CallError::Busy`] it never ran.
+    /// Why the call has no result. After [`CallError::Busy`] it never ran.
     pub async fn call_sync(&self, function: Arc<Callable>, request: CallRequest) -> Result<Ended, CallError> {
-        let bytes = request.body.len() as u64;
+        let bytes = request.bytes();
         // What was updated while the body came, or while the call waited, counts: what a call is, is fixed at its start.
         let function = self.as_it_is(&function)?;
-        let permit = self.0.permits.acquire(&function, bytes, self.0.settings.sync_wait).await;
-        let permit = permit.map_err(CallError::Busy)?;
+        let call_id = CallId::new(Uuid::now_v7());
+        let mut journal = None;
+        let waits = || {
+            let mut waiting = Journal::called(&function, call_id, &request);
+            waiting.if_abandoned("the client has left");
+            waiting.waits();
+            journal = Some(waiting);
+        };
+        let permit = self.0.permits.acquire(&function, bytes, self.0.settings.sync_wait, waits).await;
+        let permit = permit.map_err(|busy| {
+            if let Some(mut journal) = journal.take() {
+                journal.ended(Some(busy.to_string()), None);
+            }
+            CallError::Busy(busy)
+        })?;
+        let mut journal = journal.unwrap_or_else(|| Journal::called(&function, call_id, &request));
         let function = if permit.waited() { self.as_it_is(&function)? } else { function };
+        let cancelled = CancellationToken::new();
+        let attempt = Attempt { call_id, number: 1, permit, function, request, aside: None, cancelled };
         let service = self.clone();
-        let run = async move { service.run_permitted(permit, function, request).await };
+        let run = async move {
+            let result = service.run_once(attempt, &mut journal).await;
+            if let Err(why @ NotRun::NoMemory) = &result {
+                journal.ended(Some(why.message(call_id)), None);
+            }
+            result.map(|result| Ended { call_id, result }).map_err(|why| CallError::NotRun { call_id, why })
+        };
         Detached { running: Some(Box::pin(run)), tasks: &self.0.tasks }.await
+    }
+
+    /// Accepts a call: it is on disk when this is ready, and runs when its turn comes. Dropped, it may be accepted all
+    /// the same. The same `key` within a day means the same call.
+    ///
+    /// # Errors
+    /// Why it is not accepted: it never runs then.
+    pub async fn call_async(
+        &self,
+        function: Arc<Callable>,
+        request: CallRequest,
+        key: Option<&[u8]>,
+    ) -> Result<CallId, CallError> {
+        let function = self.as_it_is(&function)?;
+        let bytes = request.bytes();
+        let reservation = self.0.permits.reserve(&function, bytes).map_err(CallError::Busy)?;
+        let (call_id, created) = (CallId::new(Uuid::now_v7()), now());
+        let called = Called { at: created, stdin: Short::of(&request.body) };
+        let new = NewCall {
+            key: CallKey { account: function.account.clone(), function: function.name.clone(), call_id },
+            function_created: function.created,
+            created,
+            idempotency: key.map(|key| IdempotencyKey(Sha256::digest(key).into())),
+            request,
+        };
+        let (open_calls, key) = (self.0.open_calls.clone(), new.key.clone());
+        let on_accepted = move |place| {
+            let record = Record { called: Some(called), pending: Some(created), ..Record::new(call_id) };
+            function.log().push(record);
+            let call = open_calls.open(Waiting { key, place, created, bytes });
+            reservation.wait(call, &function);
+        };
+        match self.0.store.enqueue(new, &self.0.settings.retention, Box::new(on_accepted)).await {
+            Ok(Enqueued::Accepted) => Ok(call_id),
+            Ok(Enqueued::Before(call_id)) => Ok(call_id),
+            Err(store::Error::NotFound) => Err(CallError::Busy(Busy::Removed)),
+            Err(store::Error::KeysFull(_)) => Err(CallError::Busy(Busy::KeysFull)),
+            Err(error) => {
+                let failure = Failure::from(error);
+                tracing::error!(%call_id, %failure, "a call was not accepted");
+                Err(CallError::NotRun { call_id, why: NotRun::Failure(failure) })
+            }
+        }
     }
 
     /// The version of a function that is there now.
@@ -85,15 +157,15 @@ impl Service {
         current.ok_or(CallError::Busy(Busy::Removed))
     }
 
-    async fn run_permitted(
-        &self,
-        permit: Permit,
-        function: Arc<Callable>,
-        request: CallRequest,
-    ) -> Result<Ended, CallError> {
-        let call_id = CallId::new(Uuid::now_v7());
-        let result = self.execute(permit, &function, request, call_id).await;
-        match &result {
+    /// Runs a start to the end of its call; one that was short of memory may be tried again.
+    ///
+    /// # Errors
+    /// Why there is no result.
+    pub(super) async fn run_once(&self, attempt: Attempt, journal: &mut Journal) -> Result<CallResult, NotRun> {
+        let (call_id, function) = (attempt.call_id, Arc::clone(&attempt.function));
+        let was_kept_memory = attempt.aside.is_some();
+        let ended = self.execute(attempt, journal).await;
+        match &ended {
             Ok(outcome) => tracing::debug!(
                 %call_id,
                 function = %function.name,
@@ -107,29 +179,38 @@ impl Service {
             }
             Err(error) => tracing::debug!(%call_id, function = %function.name, %error, "call not run"),
         }
-        match result {
-            Ok(outcome) => Ok(Ended { call_id, function, outcome }),
-            Err(why) => Err(CallError::NotRun { call_id, why }),
+        match ended {
+            // More than that there will never be.
+            Ok(outcome) if outcome.ending == Ending::MemoryBudget && !was_kept_memory => Err(NotRun::NoMemory),
+            Ok(outcome) => {
+                let definition = &function.definition;
+                let message = outcome.message(definition.size, definition.timeout);
+                self.0.metrics.ended(&outcome);
+                journal.ended(message.clone(), Some(&outcome));
+                Ok(CallResult::of(outcome, message, definition.content_type()))
+            }
+            Err(why) => {
+                self.0.metrics.not_run();
+                journal.ended(Some(why.message(call_id)), None);
+                Err(why)
+            }
         }
     }
 
-    async fn execute(
-        &self,
-        permit: Permit,
-        function: &Arc<Callable>,
-        request: CallRequest,
-        call_id: CallId,
-    ) -> Result<Outcome, NotRun> {
-        let (image, program) = self.program(function).await?;
+    async fn execute(&self, attempt: Attempt, journal: &mut Journal) -> Result<Outcome, NotRun> {
+        let Attempt { call_id, number, permit, function, request, aside, cancelled } = attempt;
+        let (image, program) = self.program(&function).await?;
         let definition = &function.definition;
         let invocation = Invocation {
             args: definition.argv(&image).map(str::to_owned).collect(),
-            env: environment(function, &image, request.variables, call_id),
+            env: environment(&function, &image, request.variables, call_id, number),
             stdin: request.body,
             tty: definition.config.tty,
+            aside,
         };
-        let execution = Execution { permit, function: Arc::clone(function), program, invocation };
-        self.0.runner.run(execution).await.map_err(NotRun::Failure)
+        journal.runs(image.digest);
+        let execution = Execution { permit, function, program, invocation, cancelled };
+        self.0.runner.run(execution, journal).await.map_err(NotRun::Failure)
     }
 
     /// The module that a function means now, loaded. Loading another under its image's name is a deployment.
@@ -154,9 +235,13 @@ impl Service {
 
 /// The guest's environment, weakest first: the image's, what the request says, what we say, the function's own.
 /// A name that the function gives itself appears once, with the function's value.
-fn environment(function: &Callable, image: &Image, request: Vec<Variable>, call_id: CallId) -> Vec<Variable> {
-    /// The number of this start: a synchronous call has only one.
-    const FIRST_ATTEMPT: &str = "1";
+fn environment(
+    function: &Callable,
+    image: &Image,
+    request: Vec<Variable>,
+    call_id: CallId,
+    attempt: u32,
+) -> Vec<Variable> {
     let own = function.env();
     let of_image = image.config.env.iter().filter_map(|variable| {
         let (name, value) = variable.split_once('=')?;
@@ -170,7 +255,7 @@ fn environment(function: &Callable, image: &Image, request: Vec<Variable>, call_
     environment.extend(request);
     environment.push((Cow::Borrowed("HYPER_FUNC_NAME"), function.name.to_string()));
     environment.push((Cow::Borrowed("HYPER_CALL_ID"), call_id.to_string()));
-    environment.push((Cow::Borrowed("HYPER_ATTEMPT"), FIRST_ATTEMPT.to_owned()));
+    environment.push((Cow::Borrowed("HYPER_ATTEMPT"), attempt.to_string()));
     if !own.pairs().is_empty() {
         environment.retain(|(name, _)| !own.contains(name));
         environment.extend(own.pairs().iter().map(|(name, value)| (Cow::Owned(name.clone()), value.clone())));

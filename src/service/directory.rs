@@ -4,10 +4,12 @@
 //! the two agree; at the start it is filled from the store.
 
 use crate::domain::{AccountId, Digest, Function, FunctionName, FunctionUuid, Image, ImageReference};
-use crate::store::ImageKey;
+use crate::store::{FunctionLog, ImageKey};
 use dashmap::DashMap;
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tokio_util::sync::CancellationToken;
 
 /// A function, and what of it a call would otherwise work out anew.
@@ -17,6 +19,9 @@ pub struct Callable {
     env: Overrides,
     /// Shared by all versions of the function.
     lives: Lives,
+    /// The newest version's `MaxConcurrency`; 0 is none.
+    max_concurrency: Arc<AtomicU32>,
+    log: FunctionLog,
 }
 
 /// The two ends of a function.
@@ -37,20 +42,21 @@ impl std::ops::Deref for Callable {
 }
 
 impl Callable {
-    /// Prepares a function for its calls.
-    pub fn new(function: Function) -> Arc<Self> {
-        Self::prepare(function, Lives::default())
+    /// Prepares a function for its calls, whose events go into `log`.
+    pub(super) fn new(function: Function, log: FunctionLog) -> Arc<Self> {
+        let max_concurrency = Arc::new(AtomicU32::new(max_concurrency(&function)));
+        Self::prepare(function, Lives::default(), max_concurrency, log)
     }
 
     /// Prepares a function that takes the place of this one.
-    pub fn updated(&self, function: Function) -> Arc<Self> {
-        Self::prepare(function, self.lives.clone())
+    pub(super) fn updated(&self, function: Function) -> Arc<Self> {
+        Self::prepare(function, self.lives.clone(), Arc::clone(&self.max_concurrency), self.log.clone())
     }
 
-    fn prepare(function: Function, lives: Lives) -> Arc<Self> {
+    fn prepare(function: Function, lives: Lives, max_concurrency: Arc<AtomicU32>, log: FunctionLog) -> Arc<Self> {
         let pairs = function.definition.config.env.variables().iter().filter_map(|variable| variable.split_once('='));
         let env = Overrides::new(pairs);
-        Arc::new(Self { function, env, lives })
+        Arc::new(Self { function, env, lives, max_concurrency, log })
     }
 
     /// Ready once the function was removed.
@@ -78,10 +84,30 @@ impl Callable {
         self.lives.cancelled.cancel();
     }
 
+    /// `MaxConcurrency` as the newest version of the function has it.
+    pub(super) fn max_concurrency(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.max_concurrency.load(Ordering::Acquire))
+    }
+
+    /// This version of the function is the newest.
+    pub(super) fn take_max_concurrency(&self) -> Option<NonZeroU32> {
+        self.max_concurrency.store(max_concurrency(&self.function), Ordering::Release);
+        self.definition.max_concurrency
+    }
+
+    /// What its calls say.
+    pub(super) fn log(&self) -> &FunctionLog {
+        &self.log
+    }
+
     /// The variables that win over everything derived from a request.
     pub(super) fn env(&self) -> &Overrides {
         &self.env
     }
+}
+
+fn max_concurrency(function: &Function) -> u32 {
+    function.definition.max_concurrency.map_or(0, NonZeroU32::get)
 }
 
 /// `Config.Env` as name and value, in its order; of a name given twice the last.
@@ -124,6 +150,11 @@ impl Directory {
     /// The function with that address: `uuid`, and `name` with it.
     pub(super) fn address(&self, name: &str, uuid: FunctionUuid) -> Option<Arc<Callable>> {
         self.by_uuid.get(&uuid).filter(|function| function.name.as_str() == name).map(|found| Arc::clone(&found))
+    }
+
+    /// All functions there are.
+    pub(super) fn names(&self) -> HashSet<(AccountId, FunctionName)> {
+        self.by_name.iter().map(|entry| entry.key().clone()).collect()
     }
 
     /// The function of that name.

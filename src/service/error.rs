@@ -102,7 +102,7 @@ impl From<store::Error> for Failure {
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// No permit: the call never ran.
-    #[error("no permit")]
+    #[error(transparent)]
     Busy(Busy),
     /// It was let in, but did not run, or we broke it off.
     #[error("call {call_id}: {why}")]
@@ -123,7 +123,24 @@ pub enum NotRun {
     /// The module starts with more memory than the function's size allows since it was loaded anew.
     #[error(transparent)]
     DoesNotFit(Invalid),
+    /// It grew when the machine's memory had no room: later there may be.
+    #[error("the server has no memory left for this call")]
+    NoMemory,
     /// We failed.
     #[error("{0}")]
     Failure(Failure),
+}
+
+/// All that anybody outside learns of a fault of ours: the cause is in the server's log.
+pub const SERVER_ERROR: &str = "server error";
+
+impl NotRun {
+    /// What its caller is told, in one line.
+    pub fn message(&self, call_id: CallId) -> String {
+        match self {
+            Self::Failure(Failure::DiskFull) => Failure::DiskFull.to_string(),
+            Self::Failure(_) => format!("{SERVER_ERROR}, call {call_id}"),
+            Self::NoSuchImage(_) | Self::DoesNotFit(_) | Self::NoMemory => self.to_string(),
+        }
+    }
 }

@@ -82,7 +82,8 @@ impl Service {
                 store::Error::QuotaFull { kind, used, limit } => Error::QuotaFull { kind, used, limit },
                 other => Failure::from(other).into(),
             })?;
-            let function = Callable::new(function);
+            let log = service.0.logs.function(&function.account, &function.name);
+            let function = Callable::new(function, log);
             service.0.directory.put_function(Arc::clone(&function));
             Ok(service.describe(function))
         })
@@ -121,13 +122,13 @@ impl Service {
             service.0.store.update_function(&function).await.map_err(Failure::from)?;
             let function = current.updated(function);
             service.0.directory.put_function(Arc::clone(&function));
-            service.0.permits.set_max_concurrency(&account, &name, function.definition.max_concurrency);
+            service.0.permits.take_max_concurrency(&function);
             Ok(service.describe(function))
         })
         .await
     }
 
-    /// Removes a function with its waiting calls; with `force` its running calls are ended too.
+    /// Removes a function with its waiting calls, its results and its log; with `force` its running calls are ended too.
     ///
     /// # Errors
     /// [`Error::NoSuchFunction`], [`Error::FunctionBusy`], or our failure.
@@ -142,6 +143,10 @@ impl Service {
             service.0.store.remove_function(&account, &name).await.map_err(Failure::from)?;
             service.0.directory.remove_function(&account, &name);
             function.remove();
+            for call in service.0.permits.withdraw_all(&account, &name) {
+                service.0.open_calls.close(&call);
+            }
+            service.remove_log(&account, &name).await;
             drop(changes);
             if force {
                 function.cancel();
@@ -150,6 +155,15 @@ impl Service {
             Ok(())
         })
         .await
+    }
+
+    /// Logs are not promised: that one cannot be removed keeps nobody from removing its function.
+    async fn remove_log(&self, account: &AccountId, name: &FunctionName) {
+        let (logs, key) = (Arc::clone(&self.0.logs), (account.clone(), name.clone()));
+        let removed = tokio::task::spawn_blocking(move || logs.remove(&key.0, &key.1)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(function = %name, %error, "the log of a function that is gone stays");
+        }
     }
 
     /// The functions of an account that the filters take, by name.

@@ -9,29 +9,41 @@ mod directory;
 mod error;
 pub mod functions;
 pub mod images;
+mod journal;
+pub mod logs;
+mod metrics;
+mod open_calls;
 mod permits;
 mod programs;
+pub mod results;
 mod runner;
 pub mod scheduler;
+mod worker;
 
 pub use directory::Callable;
-pub use error::{CallError, Error, Failure, NotRun};
-pub use permits::{Busy, Load};
+pub use error::{CallError, Error, Failure, NotRun, SERVER_ERROR};
+pub use crate::store::Retention;
+pub use permits::Busy;
+pub use scheduler::Load;
 
-use crate::domain::{AccountId, Quota, Timestamp};
+use crate::domain::{AccountId, CallResult, Quota, Timestamp};
 use crate::engine::Engine;
 use crate::image::ImageFiles;
-use crate::store::Store;
+use crate::store::{Logs, Store};
 use compiler::Compiler;
 use directory::Directory;
-use permits::Permits;
+use metrics::Metrics;
+use open_calls::OpenCalls;
+use permits::{Granted, Permits};
 use programs::Programs;
+use results::Arrivals;
 use runner::Runner;
 use scheduler::Bounds;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// What a service is made with.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +56,18 @@ pub struct Settings {
     pub quota: Quota,
     /// The largest module, in bytes.
     pub image_bytes_max: u64,
+    /// What is kept of ended calls.
+    pub retention: Retention,
+}
+
+/// What a service keeps on disk with.
+pub struct Keeping {
+    /// Functions, images and calls.
+    pub store: Arc<dyn Store>,
+    /// Modules and what was compiled of them.
+    pub files: ImageFiles,
+    /// What calls say.
+    pub logs: Logs,
 }
 
 /// The function runtime, without a wire.
@@ -54,8 +78,13 @@ struct Shared {
     settings: Settings,
     store: Arc<dyn Store>,
     files: Arc<ImageFiles>,
+    logs: Arc<Logs>,
+    /// Places for those who read logs.
+    log_readers: Arc<Semaphore>,
     engine: Engine,
     directory: Directory,
+    open_calls: OpenCalls,
+    arrivals: Arrivals,
     permits: Permits,
     programs: Programs,
     runner: Runner,
@@ -65,8 +94,17 @@ struct Shared {
     loads: Arc<Semaphore>,
     /// Room for bodies of calls on their way in, in KB.
     bodies: Semaphore,
+    metrics: Metrics,
+    /// When this process began.
+    started: Timestamp,
     /// What goes on although whoever asked for it has left.
     tasks: TaskTracker,
+    /// Cancelled when the server is about to end: whoever waits for a call is told so.
+    ending: CancellationToken,
+    /// Cancelled when asynchronous calls that run must go back to the queue.
+    giving_back: CancellationToken,
+    /// What goes on as long as the service is there.
+    background: OnceLock<[AbortOnDropHandle<()>; 2]>,
 }
 
 /// What `GET /info` tells of an account and the machine.
@@ -85,19 +123,17 @@ pub struct Counts {
 }
 
 impl Service {
-    /// Starts the service on an opened store and opened files: reads what there is, and sweeps files that nothing names.
+    /// Starts the service on what there is on disk: reads it, sweeps what nothing names, and goes on with the calls that
+    /// wait or were interrupted.
     ///
     /// # Errors
-    /// When the store cannot be read, files cannot be swept, or a thread cannot be started.
-    pub async fn start(
-        settings: Settings,
-        store: Arc<dyn Store>,
-        files: ImageFiles,
-        engine: Engine,
-    ) -> Result<Self, Failure> {
+    /// When the store cannot be read or written, files cannot be swept, or a thread cannot be started.
+    pub async fn start(settings: Settings, keeping: Keeping, engine: Engine) -> Result<Self, Failure> {
+        let Keeping { store, files, logs } = keeping;
         let directory = Directory::default();
         for function in store.functions().await? {
-            directory.put_function(Callable::new(function));
+            let log = logs.function(&function.account, &function.name);
+            directory.put_function(Callable::new(function, log));
         }
         for image in store.images().await? {
             directory.put_image(image, None);
@@ -105,22 +141,90 @@ impl Service {
         let files = Arc::new(files);
         let (sweeping, named) = (Arc::clone(&files), directory.named_modules());
         blocking(move || sweeping.sweep(&named)).await?;
+        // Logs are not promised: a server that cannot tidy them up starts all the same.
+        if let Err(error) = logs.sweep(&directory.names()) {
+            tracing::warn!(%error, "logs of functions that are gone stay");
+        }
         let thread = |e: std::io::Error| Failure::Internal(format!("no thread: {e}"));
         let compiler = Compiler::start(engine.clone()).map_err(thread)?;
-        Ok(Self(Arc::new(Shared {
+        let (permits, grants) = Permits::new(settings.bounds, Arc::clone(engine.memory_budget()));
+        let service = Self(Arc::new(Shared {
             settings,
             store,
+            logs: Arc::new(logs),
+            log_readers: Arc::new(Semaphore::new(logs::READERS_MAX)),
             engine: engine.clone(),
             directory,
-            permits: Permits::new(settings.bounds),
+            open_calls: OpenCalls::default(),
+            arrivals: Arrivals::default(),
+            permits,
             programs: Programs::new(engine.clone(), Arc::clone(&files), compiler),
             runner: Runner::start(engine).map_err(thread)?,
             files,
             changes: tokio::sync::Mutex::new(()),
             loads: Arc::new(Semaphore::new(images::LOADS_MAX)),
             bodies: Semaphore::new(calls::BODIES_KB_MAX),
+            metrics: Metrics::new(),
+            started: now(),
             tasks: TaskTracker::new(),
-        })))
+            ending: CancellationToken::new(),
+            giving_back: CancellationToken::new(),
+            background: OnceLock::new(),
+        }));
+        service.recover().await?;
+        service.begin_background(grants);
+        Ok(service)
+    }
+
+    /// Takes up the calls of the server before this one.
+    async fn recover(&self) -> Result<(), Failure> {
+        const INTERRUPTED: &str = "interrupted";
+        let keep = &self.0.settings.retention;
+        let (waiting, failed) = self.0.store.recover(CallResult::failed(INTERRUPTED), now(), keep).await?;
+        for key in failed {
+            if let Some(function) = self.0.directory.function(&key.account, &key.function) {
+                let mut journal = journal::Journal::going_on(&function, key.call_id);
+                journal.ended(Some(INTERRUPTED.to_owned()), None);
+            }
+        }
+        for call in waiting {
+            let function = self.0.directory.function(&call.key.account, &call.key.function);
+            let function = function.ok_or_else(|| {
+                Failure::Internal(format!("call {} waits for {}, which is not there", call.key.call_id, call.key.function))
+            })?;
+            let call = self.0.open_calls.open(call);
+            self.0.permits.restore(call, &function);
+        }
+        Ok(())
+    }
+
+    fn begin_background(&self, grants: mpsc::Receiver<Granted>) {
+        let shared = || Arc::downgrade(&self.0);
+        let _ = self.0.background.set([
+            AbortOnDropHandle::new(tokio::spawn(Self::work(shared(), grants))),
+            AbortOnDropHandle::new(tokio::spawn(Self::expire(shared(), self.0.settings.retention))),
+        ]);
+    }
+
+    /// Lets what is kept of ended calls expire, again and again.
+    async fn expire(service: Weak<Shared>, keep: Retention) {
+        const EVERY_MIN: Duration = Duration::from_millis(500);
+        const EVERY_MAX: Duration = Duration::from_secs(30);
+        let every = (keep.result_ttl / 10).clamp(EVERY_MIN, EVERY_MAX);
+        loop {
+            tokio::time::sleep(every).await;
+            let Some(service) = service.upgrade().map(Self) else { return };
+            loop {
+                match service.0.store.expire(now(), &keep).await {
+                    Ok(true) => tokio::task::yield_now().await,
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "what is kept of ended calls does not expire");
+                        break;
+                    }
+                }
+            }
+        }
     }
 
     /// What the service was made with.
@@ -150,9 +254,16 @@ impl Service {
         self.0.store.failed().await
     }
 
-    /// Lets no call start any more. Those that wait end with [`Busy::Draining`].
+    /// Lets no call start any more. Synchronous ones that wait end with [`Busy::Draining`], and so does whoever waits
+    /// for an asynchronous one; those that wait are on disk.
     pub fn drain(&self) {
         self.0.permits.drain();
+        self.0.ending.cancel();
+    }
+
+    /// Breaks off the asynchronous calls that run: they wait again, on disk, and start anew under the next server.
+    pub fn give_back_calls(&self) {
+        self.0.giving_back.cancel();
     }
 
     /// Whether [`Service::drain`] was called.

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::directory::Callable;
+use super::journal::Journal;
 use super::permits::Permit;
 use crate::domain::{Captured, Ending, Outcome, Usage};
 use crate::engine::{Engine, Invocation, Program, Weight};
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
 /// How long after its Timeout a heavy guest is waited for: one bulk memory instruction of it cannot be cut.
 const HEAVY_GRACE: Duration = Duration::from_millis(100);
@@ -26,6 +28,8 @@ pub(super) struct Execution {
     pub(super) program: Program,
     /// What it is given.
     pub(super) invocation: Invocation,
+    /// Ends this call alone.
+    pub(super) cancelled: CancellationToken,
 }
 
 /// Where guests run: in the task of whoever asks, until they are heavy.
@@ -51,28 +55,33 @@ impl Runner {
 
     /// Runs a guest to its end: in the task that asks, and once it is heavy on a thread that may be held up.
     ///
-    /// A light guest is stopped when this is dropped, a heavy one runs on.
-    pub(super) async fn run(&self, execution: Execution) -> Result<Outcome, Failure> {
-        let timeout = execution.function.definition.limits().timeout;
+    /// A light guest is stopped when this is dropped, a heavy one runs on. What is in `journal` is told as soon as the
+    /// guest gives way for the first time.
+    pub(super) async fn run(&self, execution: Execution, journal: &mut Journal) -> Result<Outcome, Failure> {
+        let (function, cancelled) = (Arc::clone(&execution.function), execution.cancelled.clone());
+        let timeout = function.definition.limits().timeout;
         let weight = Weight::default();
         let began = Instant::now();
         let guest = Box::pin(run(self.engine.clone(), execution, weight.clone()));
-        let guest = match (WhileLight { guest: Some(guest), weight: &weight }).await {
+        let guest = match (WhileLight { guest: Some(guest), weight: &weight, journal }).await {
             Ok(ended) => return ended,
             Err(guest) => guest,
         };
         let Some(heavy) = &self.heavy else { return guest.await };
         let mut task = heavy.spawn(guest);
         let left = (timeout + HEAVY_GRACE).saturating_sub(began.elapsed());
-        match tokio::time::timeout(left, &mut task).await {
-            Ok(Ok(ended)) => ended,
-            Ok(Err(e)) => Err(Failure::Internal(format!("a heavy guest's task did not end: {e}"))),
-            // It holds its slot and its memory until it stops; its caller need not wait for that.
-            Err(_elapsed) => {
-                task.abort();
-                Ok(ended_by_us(Ending::TimedOut, began))
+        // It holds its slot and its memory until it stops; its caller need not wait for that.
+        let ending = tokio::select! {
+            biased;
+            ended = &mut task => {
+                let broken = |e| Err(Failure::Internal(format!("a heavy guest's task did not end: {e}")));
+                return ended.unwrap_or_else(broken);
             }
-        }
+            () = is_to_end(&function, &cancelled) => Ending::Cancelled,
+            () = tokio::time::sleep(left) => Ending::TimedOut,
+        };
+        task.abort();
+        Ok(ended_by_us(ending, began))
     }
 }
 
@@ -88,6 +97,7 @@ impl Drop for Runner {
 struct WhileLight<'a, F> {
     guest: Option<Pin<Box<F>>>,
     weight: &'a Weight,
+    journal: &'a mut Journal,
 }
 
 impl<F: Future> Future for WhileLight<'_, F> {
@@ -97,8 +107,11 @@ impl<F: Future> Future for WhileLight<'_, F> {
         let Some(mut guest) = self.guest.take() else { return Poll::Pending };
         match guest.as_mut().poll(context) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending if self.weight.is_heavy() => Poll::Ready(Err(guest)),
             Poll::Pending => {
+                self.journal.tell();
+                if self.weight.is_heavy() {
+                    return Poll::Ready(Err(guest));
+                }
                 self.guest = Some(guest);
                 Poll::Pending
             }
@@ -107,19 +120,27 @@ impl<F: Future> Future for WhileLight<'_, F> {
 }
 
 async fn run(engine: Engine, execution: Execution, weight: Weight) -> Result<Outcome, Failure> {
-    let Execution { permit, function, program, invocation } = execution;
+    let Execution { permit, function, program, invocation, cancelled } = execution;
     let limits = function.definition.limits();
     let began = Instant::now();
     let outcome = tokio::select! {
         biased;
         outcome = engine.run(&program, invocation, &limits, &weight) => outcome.map_err(Failure::Engine),
-        () = function.cancelled() => Ok(ended_by_us(Ending::Cancelled, began)),
+        () = is_to_end(&function, &cancelled) => Ok(ended_by_us(Ending::Cancelled, began)),
     };
     drop(permit);
     outcome.map(|mut outcome| {
         outcome.usage.duration = began.elapsed();
         outcome
     })
+}
+
+/// Ready once somebody who may do so has ended the call, alone or with all of its function.
+async fn is_to_end(function: &Callable, cancelled: &CancellationToken) {
+    tokio::select! {
+        () = function.cancelled() => {}
+        () = cancelled.cancelled() => {}
+    }
 }
 
 fn ended_by_us(ending: Ending, began: Instant) -> Outcome {

@@ -6,8 +6,10 @@
 
 #[cfg(test)]
 mod conformance;
+mod log;
 mod sqlite;
 
+pub use log::{FunctionLog, LogReader, Logs, Selection};
 pub use sqlite::{SCHEMA_VERSION, SqliteStore};
 
 use crate::domain::{

@@ -11,6 +11,7 @@ use crate::domain::{
 use crate::store::{Enqueued, KnownCall, NewCall, Retention, Start};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The states, as the schema has them.
 pub(super) const PENDING: i64 = 0;
@@ -24,8 +25,9 @@ const KEY: &str = "SELECT call_id, created_ms FROM idempotency_keys
     WHERE account_id = ?1 AND function = ?2 AND key = ?3";
 const PUT_KEY: &str = "INSERT OR REPLACE INTO idempotency_keys (account_id, function, key, call_id, created_ms)
     VALUES (?1, ?2, ?3, ?4, ?5)";
-const INSERT: &str = "INSERT INTO calls (account_id, function, call_id, created_ms, bytes, variables, body)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+const INSERT: &str = "INSERT INTO calls (place, account_id, function, call_id, created_ms, bytes, variables, body)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const LAST_PLACE: &str = "SELECT coalesce(max(place), 0) FROM calls";
 const CLAIM: &str = "UPDATE calls SET state = 1, starts = starts + 1
     WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0 RETURNING starts, variables, body";
 const GIVE_BACK: &str = "UPDATE calls SET state = 0
@@ -62,11 +64,27 @@ impl NewRow {
     }
 }
 
+/// Gives out places: each once, even if the call that had it is gone, since memory may still know of that one.
+pub(super) struct Places(AtomicU64);
+
+impl Places {
+    /// Behind all that are on disk.
+    pub(super) fn of(connection: &Connection) -> Result<Self, Error> {
+        let last = connection.query_row(LAST_PLACE, [], |row| row.get::<_, i64>(0));
+        last.map(|last| Self(AtomicU64::new(last.unsigned_abs()))).map_err(|e| failure("calls", &e))
+    }
+
+    fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
 /// Answers the place of a call that is new.
 pub(super) fn enqueue(
     connection: &Connection,
     row: &NewRow,
     keep: &Retention,
+    places: &Places,
 ) -> Result<(Enqueued, Option<Place>), Problem> {
     let NewCall { key, function_created, created, idempotency, request } = &row.call;
     let (account, function) = (key.account.as_str(), key.function.as_str());
@@ -91,15 +109,15 @@ pub(super) fn enqueue(
         let values = params![account, function, asked.0, key.call_id.as_bytes(), created.0];
         connection.prepare_cached(PUT_KEY)?.execute(values)?;
     }
-    let call_id = key.call_id.as_bytes();
-    let values = params![account, function, call_id, created.0, row.bytes, row.variables, &request.body[..]];
+    let (place, call_id) = (places.next(), key.call_id.as_bytes());
+    let number = i64::try_from(place).unwrap_or(i64::MAX);
+    let values = params![number, account, function, call_id, created.0, row.bytes, row.variables, &request.body[..]];
     connection.prepare_cached(INSERT)?.execute(values)?;
-    let place = Place(connection.last_insert_rowid().unsigned_abs());
     let held = tallies::add(connection, account, function, change)?;
     if is_new_key && held.keys > keep.function_keys {
         return Err(Problem::Refused(Error::KeysFull(keep.function_keys)));
     }
-    Ok((Enqueued::Accepted, Some(place)))
+    Ok((Enqueued::Accepted, Some(Place(place))))
 }
 
 pub(super) fn claim(connection: &Connection, calls: &[CallKey]) -> Result<Vec<Option<Start>>, Problem> {

@@ -22,7 +22,7 @@ use super::{
 use crate::domain::{
     AccountId, CallId, CallKey, CallResult, Function, FunctionName, Image, Listed, Place, Quota, Tally, Timestamp, Waiting,
 };
-use calls::NewRow;
+use calls::{NewRow, Places};
 use record::{FunctionRow, ImageRow};
 use rusqlite::{Connection, ErrorCode};
 use std::path::Path;
@@ -38,6 +38,7 @@ pub struct SqliteStore {
     // Before the writer, so that it closes first: the last connection folds the WAL into the file.
     readers: Arc<[Mutex<Connection>; READERS]>,
     writer: Writer,
+    places: Arc<Places>,
 }
 
 impl SqliteStore {
@@ -48,11 +49,12 @@ impl SqliteStore {
     /// and [`Error::Failed`] for all that the system refuses.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let writer = open::writer(path)?;
+        let places = Arc::new(Places::of(&writer)?);
         let reader = || open::reader(path).map(Mutex::new);
         let readers = Arc::new([reader()?, reader()?, reader()?, reader()?]);
         let writer =
             Writer::start(writer, path).map_err(|e| Error::Failed(format!("no thread for the writer: {e}")))?;
-        Ok(Self { readers, writer })
+        Ok(Self { readers, writer, places })
     }
 
     /// Runs a read away from the tasks of the runtime.
@@ -123,10 +125,10 @@ impl Store for SqliteStore {
     }
 
     fn enqueue(&self, call: NewCall, keep: &Retention, on_accepted: OnAccepted) -> Answer<'_, Enqueued> {
-        let keep = *keep;
+        let (keep, places) = (*keep, Arc::clone(&self.places));
         Box::pin(async move {
             let row = NewRow::new(call)?;
-            let enqueue = move |connection: &Connection| calls::enqueue(connection, &row, &keep);
+            let enqueue = move |connection: &Connection| calls::enqueue(connection, &row, &keep, &places);
             let tell = |(_, place): &(Enqueued, Option<Place>)| {
                 if let Some(place) = place {
                     on_accepted(*place);

@@ -1,0 +1,233 @@
+//! What calls left behind: their results, and how they stand.
+
+use super::directory::Callable;
+use super::error::{CallError, Failure};
+use super::open_calls::OpenCall;
+use super::permits::Busy;
+use super::{Service, now};
+use crate::domain::{AccountId, CallId, CallKey, CallResult, CallState, Listed, Tally, Timestamp};
+use crate::store::{self, KnownCall};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// How long another reader waits to learn whether the one before has got all of a result: longer than a peer delays its
+/// acknowledgement.
+const ARRIVAL_WAIT_MAX: Duration = Duration::from_millis(250);
+/// How long to wait before the store is asked again that was read just before memory knew of a change.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
+/// How often it is asked.
+const LOOKS_MAX: usize = 100;
+/// How long whoever ended a call waits for its end to be on disk.
+const CANCEL_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// What there is of a call.
+#[derive(Debug)]
+pub enum Output {
+    /// It waits or runs.
+    Open(CallState),
+    /// It has ended, and left this.
+    Ended(CallResult),
+    /// It has ended, and what it left is not kept any more.
+    Gone,
+    /// There is no such call, or its result was read.
+    Unknown,
+}
+
+/// Whether what readers of a result were sent has arrived.
+pub(super) type Arrivals = dashmap::DashMap<CallId, watch::Receiver<()>>;
+
+impl Service {
+    /// Names a call of a function.
+    pub fn call_key(function: &Callable, call_id: CallId) -> CallKey {
+        CallKey { account: function.account.clone(), function: function.name.clone(), call_id }
+    }
+
+    /// What there is of a call now; with `wait` of one that is open, once it has ended.
+    ///
+    /// # Errors
+    /// [`Busy::Draining`] for whoever waits when the server is about to end; or we failed.
+    pub async fn output(&self, key: &CallKey, wait: bool) -> Result<Output, CallError> {
+        let mut looks = 0;
+        loop {
+            let arrival = self.0.arrivals.get(&key.call_id).map(|arrival| arrival.clone());
+            if let Some(mut arrival) = arrival {
+                // Closed, once it is known.
+                let _ = tokio::time::timeout(ARRIVAL_WAIT_MAX, arrival.changed()).await;
+            }
+            if let Some(call) = self.0.open_calls.get(key) {
+                if wait {
+                    self.closed(&call).await?;
+                    continue;
+                }
+                if let Some(state) = call.phase().state() {
+                    return Ok(Output::Open(state));
+                }
+            }
+            let known = self.0.store.call(key).await;
+            let known = known.map_err(|e| CallError::NotRun {
+                call_id: key.call_id,
+                why: super::NotRun::Failure(Failure::from(e)),
+            })?;
+            return Ok(match known {
+                None => Output::Unknown,
+                Some(KnownCall::Gone) => Output::Gone,
+                Some(KnownCall::Ended { at, .. }) if self.is_expired(at) => Output::Gone,
+                Some(KnownCall::Ended { result, .. }) => Output::Ended(result),
+                // It is on disk, and memory is about to know of it; or was about to forget it.
+                Some(KnownCall::Open(_)) if looks < LOOKS_MAX => {
+                    looks += 1;
+                    tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+                    continue;
+                }
+                Some(KnownCall::Open(state)) => Output::Open(state),
+            });
+        }
+    }
+
+    /// Waits until an open call has ended.
+    async fn closed(&self, call: &OpenCall) -> Result<(), CallError> {
+        let mut phase = call.watch();
+        tokio::select! {
+            biased;
+            // The call itself holds the other end.
+            _ = phase.wait_for(|phase| phase.state().is_none()) => Ok(()),
+            () = self.0.ending.cancelled() => Err(CallError::Busy(Busy::Draining)),
+        }
+    }
+
+    fn is_expired(&self, ended: Timestamp) -> bool {
+        let ttl = i64::try_from(self.0.settings.retention.result_ttl.as_millis()).unwrap_or(i64::MAX);
+        now().0.saturating_sub(ended.0) >= ttl
+    }
+
+    /// The result of a call was sent to its last byte: the call is forgotten as soon as that is known to have arrived.
+    /// Nothing changes if `arrived` is dropped.
+    pub fn forget_when(&self, key: CallKey, arrived: oneshot::Receiver<()>) {
+        let (known, arrival) = watch::channel(());
+        self.0.arrivals.insert(key.call_id, arrival);
+        let service = self.clone();
+        self.0.tasks.spawn(async move {
+            let has_arrived = tokio::select! {
+                has_arrived = arrived => has_arrived.is_ok(),
+                // A server that ends does not wait for slow readers: the result stays.
+                () = service.0.giving_back.cancelled() => false,
+            };
+            if has_arrived {
+                service.forget(&key).await;
+            }
+            service.0.arrivals.remove(&key.call_id);
+            // Wakes those who wait to know.
+            drop(known);
+        });
+    }
+
+    async fn forget(&self, key: &CallKey) {
+        match self.0.store.drop_result(key).await {
+            // Another reader was faster.
+            Ok(()) | Err(store::Error::NotFound) => {}
+            Err(error) => {
+                let (call_id, failure) = (key.call_id, Failure::from(error));
+                tracing::warn!(%call_id, %failure, "a result that was read stays");
+            }
+        }
+    }
+
+    /// Discards a result, drops a call that waits, or ends one that runs. `false` if there is no such call.
+    ///
+    /// # Errors
+    /// When we failed.
+    pub async fn discard(&self, key: &CallKey) -> Result<bool, Failure> {
+        if let Some(call) = self.0.open_calls.get(key) {
+            if self.0.permits.withdraw(&call) {
+                return self.drop_waiting(call).await;
+            }
+            call.cancel();
+            let mut phase = call.watch();
+            let ended = phase.wait_for(|phase| phase.state().is_none());
+            let _ = tokio::time::timeout(CANCEL_WAIT_MAX, ended).await;
+            return Ok(true);
+        }
+        match self.0.store.drop_result(key).await {
+            Ok(()) => Ok(true),
+            Err(store::Error::NotFound) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a call that was taken out of the queue in memory from the one on disk.
+    async fn drop_waiting(&self, call: Arc<OpenCall>) -> Result<bool, Failure> {
+        let service = self.clone();
+        // To its end, even if whoever asked leaves.
+        self.change(async move {
+            match service.0.store.drop_pending(call.key()).await {
+                Ok(()) => {
+                    service.tell_dropped(&call);
+                    service.0.open_calls.close(&call);
+                    Ok(true)
+                }
+                Err(store::Error::NotFound) => {
+                    service.0.open_calls.close(&call);
+                    Ok(false)
+                }
+                Err(error) => {
+                    let key = call.key();
+                    // It waits on, unless its function is gone.
+                    if let Some(function) = service.0.directory.function(&key.account, &key.function) {
+                        service.0.permits.put_back(call, &function, None);
+                    }
+                    Err(Failure::from(error))
+                }
+            }
+        })
+        .await
+    }
+
+    /// A call that was dropped has failed, for whoever reads the log.
+    fn tell_dropped(&self, call: &OpenCall) {
+        let key = call.key();
+        if let Some(function) = self.0.directory.function(&key.account, &key.function) {
+            super::journal::Journal::going_on(&function, key.call_id).ended(Some("cancelled".to_owned()), None);
+        }
+    }
+
+    /// The function that a call belongs to, as long as the call is known.
+    ///
+    /// # Errors
+    /// When we failed.
+    pub async fn function_of_call(
+        &self,
+        account: &AccountId,
+        call_id: CallId,
+    ) -> Result<Option<Arc<Callable>>, Failure> {
+        let name = match self.0.open_calls.function_of(account, call_id) {
+            Some(name) => Some(name),
+            None => self.0.store.function_of_call(account, call_id).await?,
+        };
+        Ok(name.and_then(|name| self.0.directory.function(account, &name)))
+    }
+
+    /// How many calls of a function are known; synchronous ones count while they last.
+    ///
+    /// # Errors
+    /// When we failed.
+    pub async fn tally(&self, function: &Callable) -> Result<Tally, Failure> {
+        let load = self.0.permits.sync_load(&function.account, &function.name);
+        let tally = self.0.store.tally(&function.account, &function.name).await?;
+        let (pending, running) = (tally.pending + load.pending as u64, tally.running + load.running as u64);
+        Ok(Tally { pending, running, ..tally })
+    }
+
+    /// The asynchronous calls of a function that are known, oldest first, at most `limit`, behind `after`.
+    ///
+    /// # Errors
+    /// When we failed.
+    pub async fn list_calls(
+        &self,
+        function: &Callable,
+        after: Option<CallId>,
+        limit: u32,
+    ) -> Result<Vec<Listed>, Failure> {
+        Ok(self.0.store.list_calls(&function.account, &function.name, after, limit).await?)
+    }
+}
