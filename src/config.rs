@@ -4,6 +4,7 @@
 //! [`RawConfig`] is one list for all of them; [`Config::new`] checks it and says which setting is wrong.
 
 use crate::domain::{MB, Quota};
+use crate::service::Retention;
 use crate::service::scheduler::Bounds;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -45,6 +46,20 @@ const QUOTA_IMAGE_BYTES: u64 = 10 * 1024 * MB;
 const MAX_CONNECTIONS: usize = 10_000;
 /// No wait may be longer, in seconds.
 const SECONDS_MAX: u64 = 86_400;
+/// What the ended calls of one function may keep together, in bytes.
+const OUTPUT_CACHE: u64 = 50 * MB;
+/// How long they keep it.
+const OUTPUT_TTL: Duration = Duration::from_secs(86_400);
+/// The ended calls of one function, however little they keep.
+const OUTPUT_CALLS: u64 = 100_000;
+/// How long, and how many calls of one function, are known to have ended whose result is not kept.
+const GONE_TTL: Duration = Duration::from_secs(7 * 86_400);
+const GONE_CALLS: u64 = 100_000;
+/// How long, and how many of one function, idempotency keys are remembered.
+const KEY_TTL: Duration = Duration::from_secs(86_400);
+const KEYS: u64 = 100_000;
+/// What the log of one function may take on disk, in bytes.
+pub const LOG_BYTES: u64 = 50 * MB;
 
 /// A number of bytes: `64MB`, `1GB`, or a plain number. MB = 2^20.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -158,6 +173,9 @@ pub struct RawConfig {
     /// Moves the function endpoint to a listener of its own, on any address
     #[arg(long, env = "HYPERFUNC_FUNC_LISTEN", value_name = "ADDR")]
     pub func_listen: Option<SocketAddr>,
+    /// Serves /metrics there, for Prometheus
+    #[arg(long, env = "HYPERFUNC_METRICS_LISTEN", value_name = "ADDR")]
+    pub metrics_listen: Option<SocketAddr>,
     /// The URL at which callers reach the function endpoint, if it is not where it listens
     #[arg(long, env = "HYPERFUNC_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
@@ -179,6 +197,12 @@ pub struct RawConfig {
     /// How long a synchronous call may wait to start [default: 60s]
     #[arg(long, env = "HYPERFUNC_SYNC_WAIT", value_name = "TIME")]
     pub sync_wait: Option<Wait>,
+    /// What the ended calls of one function may keep together [default: 50MB]
+    #[arg(long, env = "HYPERFUNC_OUTPUT_CACHE", value_name = "BYTES")]
+    pub output_cache: Option<Bytes>,
+    /// How long they keep it [default: 24h]
+    #[arg(long, env = "HYPERFUNC_OUTPUT_TTL", value_name = "TIME")]
+    pub output_ttl: Option<Wait>,
     /// What running guests may hold together, in bytes or as a part of the machine's memory [default: 75%]
     #[arg(long, env = "HYPERFUNC_MEMORY", value_name = "BYTES|N%")]
     pub memory: Option<Memory>,
@@ -226,6 +250,7 @@ impl RawConfig {
         Self {
             listen: self.listen.or(weaker.listen),
             func_listen: self.func_listen.or(weaker.func_listen),
+            metrics_listen: self.metrics_listen.or(weaker.metrics_listen),
             public_url: self.public_url.or(weaker.public_url),
             data: self.data.or(weaker.data),
             max_running: self.max_running.or(weaker.max_running),
@@ -233,6 +258,8 @@ impl RawConfig {
             max_pending: self.max_pending.or(weaker.max_pending),
             max_pending_bytes: self.max_pending_bytes.or(weaker.max_pending_bytes),
             sync_wait: self.sync_wait.or(weaker.sync_wait),
+            output_cache: self.output_cache.or(weaker.output_cache),
+            output_ttl: self.output_ttl.or(weaker.output_ttl),
             memory: self.memory.or(weaker.memory),
             drain: self.drain.or(weaker.drain),
             max_image_bytes: self.max_image_bytes.or(weaker.max_image_bytes),
@@ -269,6 +296,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the function endpoint is served if not there.
     pub func_listen: Option<SocketAddr>,
+    /// Where the server says what it counts of itself.
+    pub metrics_listen: Option<SocketAddr>,
     /// The function endpoint as callers see it, without a slash at its end; `None` is where it listens.
     pub public_url: Option<String>,
     /// The data directory.
@@ -285,6 +314,8 @@ pub struct Config {
     pub drain: Duration,
     /// The largest module, in bytes.
     pub image_bytes_max: u64,
+    /// What is kept of ended calls.
+    pub retention: Retention,
     /// What one account may own.
     pub quota: Quota,
     /// Connections that may be open at once.
@@ -331,6 +362,7 @@ impl Config {
         Ok(Self {
             listen,
             func_listen: raw.func_listen,
+            metrics_listen: raw.metrics_listen,
             public_url: raw.public_url.map(checked_url).transpose()?,
             data: raw.data.or(host.data).ok_or_else(|| invalid("data", "is needed: there is no home directory"))?,
             bounds: Bounds {
@@ -344,6 +376,15 @@ impl Config {
             memory_bytes,
             drain: raw.drain.map_or(DRAIN, |wait| wait.0),
             image_bytes_max: between("max-image-bytes", image_bytes_max, MAX_IMAGE_BYTES, 1, MAX_IMAGE_BYTES_MAX)?,
+            retention: Retention {
+                function_bytes: raw.output_cache.map_or(OUTPUT_CACHE, |bytes| bytes.0),
+                function_calls: OUTPUT_CALLS,
+                function_gone: GONE_CALLS,
+                result_ttl: raw.output_ttl.map_or(OUTPUT_TTL, |ttl| ttl.0),
+                gone_ttl: GONE_TTL,
+                key_ttl: KEY_TTL,
+                function_keys: KEYS,
+            },
             quota: Quota {
                 functions: raw.quota_functions.unwrap_or(QUOTA_FUNCTIONS),
                 images: raw.quota_images.unwrap_or(QUOTA_IMAGES),
@@ -357,8 +398,9 @@ impl Config {
     }
 }
 
-/// Files that are kept for everything but connections: the store, modules and artifacts.
-const FILES_KEPT: u64 = 64;
+/// Files that are kept for everything but connections: the store, modules and artifacts, and logs that are written and
+/// read.
+const FILES_KEPT: u64 = 384;
 
 impl Config {
     /// These settings, with no more connections than the process can open files for.
@@ -472,8 +514,8 @@ mod tests {
     fn there_are_no_more_connections_than_files() {
         let connections = |toml: &str, files: u64| config(toml).unwrap().fit_open_files(files).connections_max.get();
         assert_eq!(connections("", 1 << 20), MAX_CONNECTIONS);
-        assert_eq!(connections("", 1064), 1000);
-        assert_eq!(connections("func-listen = \"127.0.0.1:1\"", 1064), 500);
+        assert_eq!(connections("", 1384), 1000);
+        assert_eq!(connections("func-listen = \"127.0.0.1:1\"", 1384), 500);
         assert_eq!(connections("", 10), 1);
     }
 

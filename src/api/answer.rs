@@ -1,14 +1,15 @@
 //! What goes back: a text, a JSON value, what a guest wrote, or the progress of a load.
 
-use super::error::{ending_status, load_error, retry_after};
+use super::delivery::Delivery;
+use super::error::{load_error, open_status, verdict_status};
 use super::wire;
-use crate::domain::CallId;
-use crate::service::calls::Ended;
+use crate::domain::{CallId, CallResult, CallState, Entry};
 use crate::service::images::Loading;
+use crate::service::logs::LogEntries;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, UPGRADE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use std::convert::Infallible;
@@ -22,6 +23,8 @@ pub(super) type Answer = Response<AnswerBody>;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
 
 /// An error as a client sees it that asks for JSON.
@@ -32,13 +35,19 @@ struct Message<'a> {
 
 /// 509 has no name in any standard.
 const OUTPUT_LIMIT: ReasonPhrase = ReasonPhrase::from_static(b"Output Limit Exceeded");
+/// What Docker's daemon says.
+const UPGRADED: ReasonPhrase = ReasonPhrase::from_static(b"UPGRADED");
 
 /// The body of an answer.
 pub(super) enum AnswerBody {
     /// All of it; taken by the first poll.
     Whole(Bytes),
+    /// All of it, of which somebody wants to know that it has arrived.
+    Delivered(Bytes, Option<Delivery>),
     /// JSON lines, while a module is loaded.
     Loading(Box<LoadingLines>),
+    /// JSON lines of a log.
+    Log(LogEntries),
 }
 
 /// What tells whoever watches that the server is there.
@@ -102,23 +111,74 @@ pub(super) fn loaded(name: &str) -> Answer {
 }
 
 /// What a call left: its output, or why there is none (`docs/api.md` section 4).
-pub(super) fn ended(ended: Ended, headers: &HeaderMap) -> Answer {
-    let Ended { call_id, function, outcome } = ended;
-    let definition = &function.definition;
-    let status = ending_status(outcome.ending);
-    let mut answer = match outcome.message(definition.size, definition.timeout) {
-        Some(text) => message(status, &text, headers),
+pub(super) fn result(call_id: CallId, result: CallResult, headers: &HeaderMap) -> Answer {
+    let CallResult { verdict, message: why, content_type, stdout, .. } = result;
+    let status = verdict_status(verdict);
+    let mut answer = match why {
+        Some(why) => message(status, &why, headers),
         None => {
-            let labelled = definition.content_type().and_then(|label| HeaderValue::from_str(label).ok());
-            let guessed = || if std::str::from_utf8(&outcome.stdout).is_ok() { TEXT } else { BYTES };
-            with_body(status, labelled.unwrap_or_else(guessed), outcome.stdout.into())
+            let labelled = content_type.and_then(|label| HeaderValue::from_str(&label).ok());
+            with_body(status, labelled.unwrap_or_else(|| guessed_type(&stdout)), stdout)
         }
     };
     name_call(&mut answer, call_id);
-    if let Some(seconds) = retry_after(outcome.ending) {
-        answer.headers_mut().insert(RETRY_AFTER, seconds);
-    }
     answer
+}
+
+/// Bytes of a guest that it says nothing of.
+pub(super) fn guest_bytes(bytes: Bytes) -> Answer {
+    with_body(StatusCode::OK, guessed_type(&bytes), bytes)
+}
+
+fn guessed_type(bytes: &[u8]) -> HeaderValue {
+    if std::str::from_utf8(bytes).is_ok() { TEXT } else { BYTES }
+}
+
+/// A call that has not ended.
+pub(super) fn open(state: CallState) -> Answer {
+    empty(open_status(state))
+}
+
+/// The same answer, of which somebody wants to know that it has arrived.
+pub(super) fn delivered(answer: Answer, delivery: Delivery) -> Answer {
+    answer.map(|body| match body {
+        AnswerBody::Whole(bytes) if bytes.is_empty() => {
+            // Only the head is to come, and that is written before anything is flushed.
+            delivery.begin();
+            AnswerBody::Whole(bytes)
+        }
+        AnswerBody::Whole(bytes) => AnswerBody::Delivered(bytes, Some(delivery)),
+        other @ (AnswerBody::Delivered(..) | AnswerBody::Loading(_) | AnswerBody::Log(_)) => other,
+    })
+}
+
+/// A log as it is read.
+pub(super) fn log(entries: LogEntries) -> Answer {
+    let mut answer = Response::new(AnswerBody::Log(entries));
+    answer.headers_mut().insert(CONTENT_TYPE, JSON);
+    answer
+}
+
+/// The connection carries the lines of a log from here on, and nothing else.
+pub(super) fn upgraded() -> Answer {
+    let mut answer = empty(StatusCode::SWITCHING_PROTOCOLS);
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("tcp"));
+    answer.extensions_mut().insert(UPGRADED);
+    answer
+}
+
+/// What the server counts of itself.
+pub(super) fn metrics(text: String) -> Answer {
+    with_body(StatusCode::OK, OPEN_METRICS, text.into())
+}
+
+/// A portion of a log; an empty one is a blank line.
+pub(super) fn log_lines(entries: &[Entry]) -> Bytes {
+    if entries.is_empty() {
+        return Bytes::from_static(b"\n");
+    }
+    entries.iter().flat_map(wire::log_line).collect()
 }
 
 fn with_body(status: StatusCode, content_type: HeaderValue, bytes: Bytes) -> Answer {
@@ -163,6 +223,14 @@ impl Body for AnswerBody {
         let piece = match &mut *self {
             Self::Whole(bytes) if bytes.is_empty() => None,
             Self::Whole(bytes) => Some(std::mem::take(bytes)),
+            Self::Delivered(bytes, delivery) => {
+                // hyper has all of it then, and flushes nothing before it has taken that over.
+                if let Some(delivery) = delivery.take() {
+                    delivery.begin();
+                }
+                Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty())
+            }
+            Self::Log(entries) => std::task::ready!(entries.poll_recv(context)).map(|entries| log_lines(&entries)),
             Self::Loading(lines) => std::task::ready!(lines.poll_line(context)),
         };
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
@@ -170,15 +238,16 @@ impl Body for AnswerBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Whole(bytes) | Self::Delivered(bytes, _) => bytes.is_empty(),
             Self::Loading(lines) => lines.ended,
+            Self::Log(entries) => entries.is_closed() && entries.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Loading(_) => SizeHint::default(),
+            Self::Whole(bytes) | Self::Delivered(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Loading(_) | Self::Log(_) => SizeHint::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a request carries: its body, read within bounds, and what it tells a guest of itself (RFC 3875).
 
 use super::auth::has_body;
-use crate::service::calls::Variable;
+use crate::domain::Variable;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
@@ -212,6 +212,12 @@ fn server_name(host: &str, ends: Ends) -> String {
         _ => host,
     };
     if name.is_empty() { ends.local.ip().to_canonical().to_string() } else { name.to_owned() }
+}
+
+/// Whether a request wants the connection to carry nothing but the answer: `Connection: Upgrade`, `Upgrade: tcp`.
+pub(super) fn asks_for_raw_tcp(headers: &HeaderMap) -> bool {
+    let protocol = headers.get(header::UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"tcp"));
+    protocol && is_named_by_connection(headers, &header::UPGRADE)
 }
 
 /// Whether a request brings more than what is taken in, when nobody wants it, without ending the connection.

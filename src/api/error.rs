@@ -5,8 +5,8 @@ use super::answer::{self, Answer};
 use super::auth::Denied;
 use super::body::{BodyError, TooManyVariables, has_large_body};
 use super::route::NoRoute;
-use crate::domain::{Ending, Invalid};
-use crate::service::{self, Busy, CallError, Failure, NotRun};
+use crate::domain::{CallState, Invalid, Verdict};
+use crate::service::{self, Busy, CallError, Failure, NotRun, SERVER_ERROR};
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CONNECTION, HeaderMap, HeaderValue, RETRY_AFTER};
 
@@ -36,14 +36,21 @@ pub(super) enum Error {
     NoSuchAddress,
     #[error(transparent)]
     Call(#[from] CallError),
+    /// There is no such call, or its result was read.
+    #[error("no such call")]
+    NoSuchCall,
+    /// The result of the call is not kept any more.
+    #[error("the output of this call is not kept any more")]
+    Gone,
+    /// We failed, with nobody's call.
+    #[error(transparent)]
+    Failure(#[from] Failure),
     #[error("the server is about to end")]
     Draining,
 }
 
 /// What a client that was told to come back later should wait, in seconds.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
-/// All that a client learns of a fault of ours: the cause is in the server's log.
-const SERVER_ERROR: &str = "server error";
 
 impl Error {
     /// The answer: a line of text, or JSON for a client that asks for it.
@@ -68,7 +75,9 @@ impl Error {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::NoRoute(NoRoute::BadPath(_)) | Self::Framing(_) | Self::Invalid(_) => StatusCode::BAD_REQUEST,
-            Self::NoRoute(NoRoute::Unknown | NoRoute::NotSync) | Self::NoSuchAddress => StatusCode::NOT_FOUND,
+            Self::NoRoute(NoRoute::Unknown) | Self::NoSuchAddress | Self::NoSuchCall => {
+                StatusCode::NOT_FOUND
+            },
             Self::NoRoute(NoRoute::Method(_)) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong(_) => StatusCode::URI_TOO_LONG,
             Self::Denied(Denied::Host | Denied::Origin | Denied::Site) => StatusCode::FORBIDDEN,
@@ -82,7 +91,11 @@ impl Error {
             Self::Call(CallError::NotRun { why: NotRun::NoSuchImage(_) | NotRun::DoesNotFit(_), .. }) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Self::Call(CallError::NotRun { why: NotRun::Failure(failure), .. }) => failure_status(failure),
+            Self::Call(CallError::NotRun { why: NotRun::NoMemory, .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Call(CallError::NotRun { why: NotRun::Failure(failure), .. }) | Self::Failure(failure) => {
+                failure_status(failure)
+            }
+            Self::Gone => StatusCode::GONE,
             Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -90,13 +103,12 @@ impl Error {
     /// What a client may know.
     fn text(&self) -> String {
         match self {
-            Self::Service(service::Error::Failure(Failure::DiskFull)) => Failure::DiskFull.to_string(),
-            Self::Service(service::Error::Failure(_)) => SERVER_ERROR.to_owned(),
-            Self::Call(CallError::NotRun { call_id, why: NotRun::Failure(_) }) => {
-                format!("{SERVER_ERROR}, call {call_id}")
+            Self::Service(service::Error::Failure(Failure::DiskFull)) | Self::Failure(Failure::DiskFull) => {
+                Failure::DiskFull.to_string()
             }
-            Self::Call(CallError::NotRun { why, .. }) => why.to_string(),
-            Self::Call(CallError::Busy(busy)) => busy_text(*busy).to_owned(),
+            Self::Service(service::Error::Failure(_)) | Self::Failure(_) => SERVER_ERROR.to_owned(),
+            Self::Call(CallError::NotRun { call_id, why }) => why.message(*call_id),
+            Self::Call(CallError::Busy(_)) => self.to_string(),
             Self::NoRoute(_)
             | Self::Framing(_)
             | Self::TargetTooLong(_)
@@ -107,6 +119,8 @@ impl Error {
             | Self::Invalid(_)
             | Self::Service(_)
             | Self::NoSuchAddress
+            | Self::NoSuchCall
+            | Self::Gone
             | Self::Draining => self.to_string(),
         }
     }
@@ -149,38 +163,29 @@ fn failure_status(failure: &Failure) -> StatusCode {
 
 fn busy_status(busy: Busy) -> StatusCode {
     match busy {
-        Busy::PendingFull => StatusCode::TOO_MANY_REQUESTS,
-        Busy::WaitedTooLong | Busy::Draining => StatusCode::SERVICE_UNAVAILABLE,
+        Busy::PendingFull | Busy::KeysFull => StatusCode::TOO_MANY_REQUESTS,
+        Busy::TooManyReaders | Busy::WaitedTooLong | Busy::Draining => StatusCode::SERVICE_UNAVAILABLE,
         Busy::Removed => StatusCode::NOT_FOUND,
     }
 }
 
-fn busy_text(busy: Busy) -> &'static str {
-    match busy {
-        Busy::PendingFull => "too many calls are waiting already",
-        Busy::WaitedTooLong => "the call has waited too long for others to end",
-        Busy::Draining => "the server is about to end",
-        Busy::Removed => "no such function",
-    }
-}
-
-/// The status of a synchronous call that ran.
-pub(super) fn ending_status(ending: Ending) -> StatusCode {
-    match ending {
-        Ending::Finished => StatusCode::OK,
-        Ending::ExitStatus(_) | Ending::Trapped(_) | Ending::MemoryLimit | Ending::Cancelled => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
-        Ending::TimedOut | Ending::OutOfFuel => StatusCode::GATEWAY_TIMEOUT,
+/// The status of a call that has ended.
+pub(super) fn verdict_status(verdict: Verdict) -> StatusCode {
+    match verdict {
+        Verdict::Finished => StatusCode::OK,
+        Verdict::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        Verdict::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         // 509, which no standard has.
-        Ending::StdoutLimit => StatusCode::from_u16(509).unwrap_or(StatusCode::INSUFFICIENT_STORAGE),
-        Ending::MemoryBudget => StatusCode::SERVICE_UNAVAILABLE,
+        Verdict::OutputLimit => StatusCode::from_u16(509).unwrap_or(StatusCode::INSUFFICIENT_STORAGE),
     }
 }
 
-/// Whether a call that ended so may be tried again later.
-pub(super) fn retry_after(ending: Ending) -> Option<HeaderValue> {
-    (ending == Ending::MemoryBudget).then_some(RETRY_AFTER_SECONDS)
+/// The status of a call that has not ended.
+pub(super) fn open_status(state: CallState) -> StatusCode {
+    match state {
+        CallState::Running => StatusCode::CREATED,
+        CallState::Pending | CallState::Finished | CallState::Failed => StatusCode::ACCEPTED,
+    }
 }
 
 /// What a client may know of a load that has failed.
@@ -191,23 +196,13 @@ pub(super) fn load_error(error: service::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Trap;
 
     #[test]
-    fn endings_have_the_statuses_of_the_documentation() {
-        for (ending, status) in [
-            (Ending::Finished, 200),
-            (Ending::ExitStatus(3), 500),
-            (Ending::Trapped(Trap::Unreachable), 500),
-            (Ending::MemoryLimit, 500),
-            (Ending::Cancelled, 500),
-            (Ending::TimedOut, 504),
-            (Ending::OutOfFuel, 504),
-            (Ending::StdoutLimit, 509),
-            (Ending::MemoryBudget, 503),
-        ] {
-            assert_eq!(ending_status(ending).as_u16(), status, "{ending:?}");
-        }
+    fn ended_calls_have_the_statuses_of_the_documentation() {
+        let statuses = Verdict::ALL.map(|verdict| verdict_status(verdict).as_u16());
+        assert_eq!(statuses, [200, 500, 504, 509]);
+        let open = [CallState::Running, CallState::Pending].map(|state| open_status(state).as_u16());
+        assert_eq!(open, [201, 202]);
     }
 
     #[test]

@@ -3,24 +3,35 @@
 use super::answer::{self, Answer};
 use super::auth::{is_media_type, open_to_this_machine};
 use super::body::{self, Ends, Reader, check_framing};
+use super::delivery::Deliveries;
 use super::error::Error;
 use super::query::Query;
-use super::route::{Face, NoRoute, Path, Route};
+use super::route::{Address, Face, NoRoute, Path, Route, Wait};
 use super::wire;
 use super::{Api, Faces};
-use crate::domain::{AccountId, FunctionName, FunctionUuid, ImageReference, Invalid, MB, STDIN_BYTES_MAX};
-use crate::service;
-use crate::service::calls::CallRequest;
+use crate::domain::{
+    AccountId, CallId, CallKey, CallRequest, FunctionName, FunctionUuid, ImageReference, Invalid, MB, STDIN_BYTES_MAX,
+};
+use crate::service::logs::{LogEntries, LogQuery};
+use crate::service::results::Output;
+use crate::service::{self, Callable, CallError, Service};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::http::request::Parts;
 use hyper::{Request, StatusCode};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::oneshot;
 
 /// The longest path and query together, in bytes.
 const TARGET_BYTES_MAX: usize = 8 << 10;
 /// The largest JSON body, in bytes.
 const JSON_BYTES_MAX: u64 = MB;
+/// Calls in one page of a list, at most and unless something else is asked for.
+const LIST_CALLS_MAX: u32 = 10_000;
+const LIST_CALLS: u32 = 1_000;
+/// The longest `Idempotency-Key`, in bytes.
+const KEY_BYTES_MAX: usize = 255;
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const JSON: &str = "application/json";
 const WASM: &str = "application/wasm";
 
@@ -30,6 +41,22 @@ pub(super) struct Handler {
     pub(super) api: Arc<Api>,
     pub(super) faces: Faces,
     pub(super) ends: Ends,
+    pub(super) deliveries: Deliveries,
+    pub(super) upgrade: Upgrade,
+}
+
+/// What a connection carries once it was told that it does not carry HTTP any more. A cheap clone.
+#[derive(Clone, Default)]
+pub(super) struct Upgrade(Arc<Mutex<Option<LogEntries>>>);
+
+impl Upgrade {
+    fn set(&self, entries: LogEntries) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(entries);
+    }
+
+    pub(super) fn take(&self) -> Option<LogEntries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl Handler {
@@ -64,14 +91,14 @@ impl Handler {
         match path.face() {
             Some(face) if !self.faces.serve(face) => return Err(NoRoute::Unknown.into()),
             Some(Face::Management) => open_to_this_machine(&parts.headers)?,
-            Some(Face::Functions) | None => {}
+            Some(Face::Functions | Face::Metrics) | None => {}
         }
         Ok(path.route(&parts.method)?)
     }
 
     async fn dispatch(&self, route: Route<'_>, parts: &Parts, body: Incoming) -> Result<Answer, Error> {
-        // A call asks the scheduler, which knows it as well.
-        if !matches!(route, Route::CallSync { .. }) && self.api.service.draining() {
+        // A call asks the scheduler, which knows it as well; whoever measures wants to see how the server ends.
+        if !matches!(route, Route::CallSync(_) | Route::CallAsync(_) | Route::Metrics) && self.api.service.draining() {
             return Err(Error::Draining);
         }
         match route {
@@ -87,7 +114,15 @@ impl Handler {
             Route::LoadImage => self.load_image(parts, body).await,
             Route::InspectImage(name) => self.inspect_image(&name),
             Route::RemoveImage(name) => self.remove_image(name, parts).await,
-            Route::CallSync { name, uuid } => self.call_sync(&name, &uuid, parts, body).await,
+            Route::FunctionOfCall(call_id) => self.function_of_call(&call_id).await,
+            Route::CallSync(address) => self.call_sync(&address, parts, body).await,
+            Route::CallAsync(address) => self.call_async(&address, parts, body).await,
+            Route::Output(address, call_id, wait) => self.output(&address, &call_id, wait, parts).await,
+            Route::Stderr(address, call_id) => self.stderr(&address, &call_id).await,
+            Route::Discard(address, call_id) => self.discard(&address, &call_id).await,
+            Route::Logs(address) => self.logs(&address, parts),
+            Route::Status(address) => self.status(&address, parts).await,
+            Route::Metrics => Ok(answer::metrics(self.api.service.metrics())),
         }
     }
 
@@ -184,17 +219,124 @@ impl Handler {
         Ok(answer::json(StatusCode::OK, &wire::removed(&removed)))
     }
 
-    async fn call_sync(&self, name: &str, uuid: &str, parts: &Parts, body: Incoming) -> Result<Answer, Error> {
-        let service = &self.api.service;
-        let address = FunctionUuid::parse(uuid).and_then(|uuid| service.address(name, uuid));
-        let function = address.ok_or(Error::NoSuchAddress)?;
+    async fn function_of_call(&self, call_id: &str) -> Result<Answer, Error> {
+        let call_id = CallId::parse(call_id).ok_or(Error::NoSuchCall)?;
+        let function = self.api.service.function_of_call(&account(), call_id).await?.ok_or(Error::NoSuchCall)?;
+        let described = self.api.service.inspect_function(&account(), &function.name)?;
+        Ok(answer::json(StatusCode::OK, &wire::func(&described.function, &described.warnings)))
+    }
+
+    /// The function that has this address. To a stranger all that is wrong with one looks the same.
+    fn function(&self, address: &Address<'_>) -> Result<Arc<Callable>, Error> {
+        let uuid = FunctionUuid::parse(&address.uuid);
+        uuid.and_then(|uuid| self.api.service.address(&address.name, uuid)).ok_or(Error::NoSuchAddress)
+    }
+
+    fn call_key(&self, address: &Address<'_>, call_id: &str) -> Result<CallKey, Error> {
+        let function = self.function(address)?;
+        let call_id = CallId::parse(call_id).ok_or(Error::NoSuchCall)?;
+        Ok(Service::call_key(&function, call_id))
+    }
+
+    /// Takes in what a call brings.
+    async fn call_request(
+        &self,
+        address: &Address<'_>,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<(Arc<Callable>, CallRequest), Error> {
+        let function = self.function(address)?;
         let reader = Reader::new(body, STDIN_BYTES_MAX as u64)?;
-        let room = service.make_room_for_body(reader.bytes_max())?;
+        let room = self.api.service.make_room_for_body(reader.bytes_max())?;
         let body = reader.whole().await?;
         drop(room);
-        let variables = body::variables(parts, self.ends, name, &body)?;
-        let ended = service.call_sync(function, CallRequest { body, variables }).await?;
-        Ok(answer::ended(ended, &parts.headers))
+        let variables = body::variables(parts, self.ends, &address.name, &body)?;
+        Ok((function, CallRequest { body, variables }))
+    }
+
+    async fn call_sync(&self, address: &Address<'_>, parts: &Parts, body: Incoming) -> Result<Answer, Error> {
+        let (function, request) = self.call_request(address, parts, body).await?;
+        let ended = self.api.service.call_sync(function, request).await?;
+        Ok(answer::result(ended.call_id, ended.result, &parts.headers))
+    }
+
+    async fn call_async(&self, address: &Address<'_>, parts: &Parts, body: Incoming) -> Result<Answer, Error> {
+        let key = parts.headers.get(&IDEMPOTENCY_KEY).map(HeaderValue::as_bytes);
+        if key.is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
+            return Err(Invalid::new("Idempotency-Key", format!("must have 1 to {KEY_BYTES_MAX} bytes")).into());
+        }
+        let (function, request) = self.call_request(address, parts, body).await?;
+        let call_id = self.api.service.call_async(function, request, key).await?;
+        Ok(answer::json(StatusCode::OK, &wire::accepted(call_id)))
+    }
+
+    async fn output(
+        &self,
+        address: &Address<'_>,
+        call_id: &str,
+        wait: Wait,
+        parts: &Parts,
+    ) -> Result<Answer, Error> {
+        let key = self.call_key(address, call_id)?;
+        let keep = Query::of(parts).flag("keep")?;
+        let result = match self.api.service.output(&key, wait == Wait::UntilEnded).await? {
+            Output::Open(state) => return Ok(answer::open(state)),
+            Output::Gone => return Err(Error::Gone),
+            Output::Unknown => return Err(Error::NoSuchCall),
+            Output::Ended(result) => result,
+        };
+        let answer = answer::result(key.call_id, result, &parts.headers);
+        if keep {
+            return Ok(answer);
+        }
+        let service = self.api.service.clone();
+        // The result is forgotten once all of the answer has arrived.
+        let on_flushed = move || {
+            let (arrived, known) = oneshot::channel();
+            service.forget_when(key, known);
+            arrived
+        };
+        Ok(answer::delivered(answer, self.deliveries.prepare(on_flushed)))
+    }
+
+    async fn stderr(&self, address: &Address<'_>, call_id: &str) -> Result<Answer, Error> {
+        let key = self.call_key(address, call_id)?;
+        match self.api.service.output(&key, false).await? {
+            Output::Open(state) => Ok(answer::open(state)),
+            Output::Gone => Err(Error::Gone),
+            Output::Unknown => Err(Error::NoSuchCall),
+            Output::Ended(result) => Ok(answer::guest_bytes(result.stderr)),
+        }
+    }
+
+    async fn discard(&self, address: &Address<'_>, call_id: &str) -> Result<Answer, Error> {
+        let key = self.call_key(address, call_id)?;
+        let was_there = self.api.service.discard(&key).await?;
+        if was_there { Ok(answer::empty(StatusCode::NO_CONTENT)) } else { Err(Error::NoSuchCall) }
+    }
+
+    fn logs(&self, address: &Address<'_>, parts: &Parts) -> Result<Answer, Error> {
+        let function = self.function(address)?;
+        let query = Query::of(parts);
+        let query =
+            LogQuery { call_id: query.call_id("callid")?, tail: query.tail()?, follow: query.flag("follow")? };
+        let entries = self.api.service.log(&function, query).map_err(CallError::Busy)?;
+        if body::asks_for_raw_tcp(&parts.headers) {
+            self.upgrade.set(entries);
+            return Ok(answer::upgraded());
+        }
+        Ok(answer::log(entries))
+    }
+
+    async fn status(&self, address: &Address<'_>, parts: &Parts) -> Result<Answer, Error> {
+        let function = self.function(address)?;
+        let query = Query::of(parts);
+        let limit = query.number("limit", 1..=LIST_CALLS_MAX)?.unwrap_or(LIST_CALLS);
+        let (after, lists) = (query.call_id("after")?, query.flag("list")?);
+        let service = &self.api.service;
+        let tally = service.tally(&function).await?;
+        let list = if lists { Some(service.list_calls(&function, after, limit).await?) } else { None };
+        Ok(answer::json(StatusCode::OK, &wire::status(tally, list)))
     }
 }
 
@@ -216,7 +358,9 @@ async fn json_body(parts: &Parts, body: Incoming) -> Result<bytes::Bytes, Error>
 /// A fault of ours is told in the log, and there alone. What concerns a call, the call has logged.
 fn log(error: &Error) {
     match error {
-        Error::Service(service::Error::Failure(failure)) => tracing::error!(%failure, "a request failed"),
+        Error::Service(service::Error::Failure(failure)) | Error::Failure(failure) => {
+            tracing::error!(%failure, "a request failed");
+        }
         // What it named stays out of the log: a function's address may stand where it should not.
         Error::Service(_) | Error::Invalid(_) => {
             tracing::debug!(status = error.status().as_u16(), "a request was refused");

@@ -7,6 +7,7 @@
 mod answer;
 mod auth;
 mod body;
+mod delivery;
 mod error;
 mod handle;
 mod query;
@@ -36,7 +37,7 @@ pub struct Api {
 /// Which faces a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Faces {
-    /// Both.
+    /// Management, and the function endpoint.
     Both,
     /// That one alone; the other's routes are not there.
     Only(Face),
@@ -45,7 +46,7 @@ pub enum Faces {
 impl Faces {
     fn serve(self, face: Face) -> bool {
         match self {
-            Self::Both => true,
+            Self::Both => matches!(face, Face::Management | Face::Functions),
             Self::Only(only) => only == face,
         }
     }

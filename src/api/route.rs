@@ -21,16 +21,41 @@ pub(super) enum Route<'a> {
     LoadImage,
     InspectImage(String),
     RemoveImage(String),
-    CallSync { name: Cow<'a, str>, uuid: Cow<'a, str> },
+    FunctionOfCall(Cow<'a, str>),
+    CallSync(Address<'a>),
+    CallAsync(Address<'a>),
+    /// What a call has left; waited for or not.
+    Output(Address<'a>, Cow<'a, str>, Wait),
+    Stderr(Address<'a>, Cow<'a, str>),
+    Discard(Address<'a>, Cow<'a, str>),
+    Logs(Address<'a>),
+    Status(Address<'a>),
+    Metrics,
 }
 
-/// The two faces of the server.
+/// What names a function to its callers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address<'a> {
+    pub(super) name: Cow<'a, str>,
+    pub(super) uuid: Cow<'a, str>,
+}
+
+/// Whether to wait for the end of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    UntilEnded,
+    No,
+}
+
+/// The faces of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Face {
     /// Changes definitions and images.
     Management,
-    /// Calls functions.
+    /// Calls functions, and reads what calls left.
     Functions,
+    /// Says what the server counts of itself.
+    Metrics,
 }
 
 /// Why a request has no route.
@@ -40,8 +65,6 @@ pub(super) enum NoRoute {
     BadPath(&'static str),
     #[error("no such route")]
     Unknown,
-    #[error("no such route: a call that does not end with /sync would be asynchronous, which this version cannot do")]
-    NotSync,
     /// The path is there; the methods that it takes.
     #[error("method not allowed: {0} is")]
     Method(&'static str),
@@ -75,7 +98,8 @@ impl<'a> Path<'a> {
     /// The face that the path belongs to, whether or not there is a route; `None` is both.
     pub(super) fn face(&self) -> Option<Face> {
         match (self.segments[self.versions].as_ref(), self.versions) {
-            ("call", 0) => Some(Face::Functions),
+            ("call" | "output" | "logs" | "status", 0) => Some(Face::Functions),
+            ("metrics", 0) => Some(Face::Metrics),
             ("_ping", _) => None,
             _ => Some(Face::Management),
         }
@@ -88,18 +112,30 @@ impl<'a> Path<'a> {
     pub(super) fn route(&self, method: &Method) -> Result<Route<'a>, NoRoute> {
         let words: Vec<&str> = self.segments[self.versions..].iter().map(AsRef::as_ref).collect();
         let segment = |at: usize| self.segments[self.versions + at].clone();
+        let address = || Address { name: segment(1), uuid: segment(2) };
         let method = method.as_str();
         match (words.as_slice(), self.versions) {
-            (["call", _, _, "sync"], 0) => match method {
-                "GET" | "POST" | "PUT" | "DELETE" => Ok(Route::CallSync { name: segment(1), uuid: segment(2) }),
-                _ => Err(NoRoute::Method("GET, POST, PUT, DELETE")),
+            (["call", _, _], 0) if is_call(method) => Ok(Route::CallAsync(address())),
+            (["call", _, _, "sync"], 0) if is_call(method) => Ok(Route::CallSync(address())),
+            (["call", _, _] | ["call", _, _, "sync"], 0) => Err(NoRoute::Method("GET, POST, PUT, DELETE")),
+            (["output", _, _, _], 0) => match method {
+                "GET" => Ok(Route::Output(address(), segment(3), Wait::No)),
+                "DELETE" => Ok(Route::Discard(address(), segment(3))),
+                _ => Err(NoRoute::Method("DELETE, GET")),
             },
-            (["call", _, _], 0) => Err(NoRoute::NotSync),
+            (["output", _, _, _, "wait"], 0) => {
+                one(method, "GET", Route::Output(address(), segment(3), Wait::UntilEnded))
+            }
+            (["output", _, _, _, "stderr"], 0) => one(method, "GET", Route::Stderr(address(), segment(3))),
+            (["logs", _, _], 0) => one(method, "GET", Route::Logs(address())),
+            (["status", _, _], 0) => one(method, "GET", Route::Status(address())),
+            (["metrics"], 0) => one(method, "GET", Route::Metrics),
             (["_ping"], _) => one(method, "GET", Route::Ping),
             (["version"], _) => one(method, "GET", Route::Version),
             (["info"], _) => one(method, "GET", Route::Info),
             (["funcs"], _) => one(method, "GET", Route::ListFunctions),
             (["funcs", "create"], _) if method == "POST" => Ok(Route::CreateFunction),
+            (["funcs", "call", _], _) => one(method, "GET", Route::FunctionOfCall(segment(2))),
             (["funcs", name], _) => match method {
                 "GET" => Ok(Route::InspectFunction(segment(1))),
                 "PUT" => Ok(Route::UpdateFunction(segment(1))),
@@ -122,6 +158,11 @@ impl<'a> Path<'a> {
             _ => Err(NoRoute::Unknown),
         }
     }
+}
+
+/// A call may be made with any of these, and its guest sees which.
+fn is_call(method: &str) -> bool {
+    matches!(method, "GET" | "POST" | "PUT" | "DELETE")
 }
 
 fn one<'a>(method: &str, allowed: &'static str, route: Route<'a>) -> Result<Route<'a>, NoRoute> {
@@ -153,6 +194,24 @@ mod tests {
         Path::decode(path)?.route(&Method::from_bytes(method.as_bytes()).unwrap())
     }
 
+    fn address() -> Address<'static> {
+        Address { name: "f".into(), uuid: "u".into() }
+    }
+
+    #[test]
+    fn what_calls_left_has_its_routes() {
+        for (method, path, expected) in [
+            ("GET", "/output/f/u/c", Route::Output(address(), "c".into(), Wait::No)),
+            ("GET", "/output/f/u/c/wait", Route::Output(address(), "c".into(), Wait::UntilEnded)),
+            ("GET", "/output/f/u/c/stderr", Route::Stderr(address(), "c".into())),
+            ("DELETE", "/output/f/u/c", Route::Discard(address(), "c".into())),
+            ("GET", "/logs/f/u", Route::Logs(address())),
+            ("GET", "/status/f/u", Route::Status(address())),
+        ] {
+            assert_eq!(at(method, path), Ok(expected), "{method} {path}");
+        }
+    }
+
     #[test]
     fn every_route_is_found_and_with_a_version_too() {
         for (method, path, expected) in [
@@ -165,6 +224,8 @@ mod tests {
             ("PUT", "/funcs/a", Route::UpdateFunction("a".into())),
             ("DELETE", "/funcs/a", Route::RemoveFunction("a".into())),
             ("GET", "/funcs/create", Route::InspectFunction("create".into())),
+            ("GET", "/funcs/call", Route::InspectFunction("call".into())),
+            ("GET", "/funcs/call/c", Route::FunctionOfCall("c".into())),
             ("GET", "/images/json", Route::ListImages),
             ("POST", "/images/load", Route::LoadImage),
             ("GET", "/images/ubuntu/json", Route::InspectImage("ubuntu".into())),
@@ -178,8 +239,8 @@ mod tests {
             assert_eq!(at(method, versioned), Ok(expected), "{method} {versioned}");
         }
         for method in ["GET", "POST", "PUT", "DELETE"] {
-            let expected = Route::CallSync { name: "f".into(), uuid: "u".into() };
-            assert_eq!(at(method, "/call/f/u/sync"), Ok(expected));
+            assert_eq!(at(method, "/call/f/u/sync"), Ok(Route::CallSync(address())));
+            assert_eq!(at(method, "/call/f/u"), Ok(Route::CallAsync(address())));
         }
     }
 
@@ -207,7 +268,6 @@ mod tests {
         ] {
             assert_eq!(at("GET", path), Err(NoRoute::Unknown), "{path}");
         }
-        assert_eq!(at("POST", "/call/f/u"), Err(NoRoute::NotSync));
     }
 
     #[test]
@@ -223,6 +283,13 @@ mod tests {
             ("GET", "/images/ubuntu", "DELETE"),
             ("POST", "/images/ubuntu/json", "GET"),
             ("HEAD", "/call/f/u/sync", "GET, POST, PUT, DELETE"),
+            ("HEAD", "/call/f/u", "GET, POST, PUT, DELETE"),
+            ("POST", "/output/f/u/c", "DELETE, GET"),
+            ("DELETE", "/output/f/u/c/wait", "GET"),
+            ("POST", "/output/f/u/c/stderr", "GET"),
+            ("POST", "/logs/f/u", "GET"),
+            ("POST", "/status/f/u", "GET"),
+            ("DELETE", "/funcs/call/c", "GET"),
         ] {
             assert_eq!(at(method, path), Err(NoRoute::Method(allowed)), "{method} {path}");
         }
@@ -232,7 +299,10 @@ mod tests {
     fn each_path_has_its_face() {
         let face = |path| Path::decode(path).unwrap().face();
         assert_eq!((face("/_ping"), face("/v1.23/_ping")), (None, None));
-        assert_eq!((face("/call/f/u/sync"), face("/%63all/f")), (Some(Face::Functions), Some(Face::Functions)));
+        for path in ["/call/f/u/sync", "/%63all/f", "/call/f/u", "/output/f/u/c", "/logs/f/u", "/status/f/u"] {
+            assert_eq!(face(path), Some(Face::Functions), "{path}");
+        }
+        assert_eq!(face("/metrics"), Some(Face::Metrics));
         for path in ["/funcs", "/v1.23/call/f/u/sync", "/nothing", "/v1.23"] {
             assert_eq!(face(path), Some(Face::Management), "{path}");
         }

@@ -1,9 +1,11 @@
 //! Listeners and their connections.
 
+use super::answer::log_lines;
 use super::body::Ends;
-use super::handle::Handler;
+use super::handle::{Handler, Upgrade};
 use super::stream::Stream;
 use super::{Api, Faces};
+use crate::service::logs::LogEntries;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -14,6 +16,7 @@ use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +50,11 @@ impl Listener {
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         Ok(Self { tcp: socket.listen(BACKLOG)?, faces })
+    }
+
+    /// What it serves.
+    pub fn faces(&self) -> Faces {
+        self.faces
     }
 
     /// The address, with the port that the system chose if none was given.
@@ -148,23 +156,25 @@ fn connected(
     // Without these a connection is only slower, or already gone.
     let _ = tcp.set_nodelay(true);
     let Ok(local) = tcp.local_addr() else { return };
-    let handler = Handler { api: Arc::clone(api), faces, ends: Ends { local, peer } };
+    let stream = Stream::new(tcp);
+    let (ends, deliveries) = (Ends { local, peer }, stream.deliveries().clone());
+    let handler = Handler { api: Arc::clone(api), faces, ends, deliveries, upgrade: Upgrade::default() };
     let (finish, stop) = (tasks.finish.clone(), tasks.stop.clone());
     tasks.tasks.spawn(async move {
         let _place = place;
         tokio::select! {
-            () = serve(handler, tcp, finish) => {}
+            () = serve(handler, stream, finish) => {}
             () = stop.cancelled() => {}
         }
     });
 }
 
-async fn serve(handler: Handler, tcp: TcpStream, finish: CancellationToken) {
+async fn serve(handler: Handler, mut stream: Stream, finish: CancellationToken) {
+    let upgrade = handler.upgrade.clone();
     let service = service_fn(move |request| {
         let handler = handler.clone();
         async move { Ok::<_, Infallible>(handler.answer(request).await) }
     });
-    let mut stream = Stream::new(tcp);
     let connection = http1::Builder::new()
         // Without a timer the timeout is silently off.
         .timer(TokioTimer::new())
@@ -185,5 +195,33 @@ async fn serve(handler: Handler, tcp: TcpStream, finish: CancellationToken) {
     if let Err(error) = ended.await {
         tracing::debug!(%error, "a connection broke off");
     }
+    // hyper has written the answer that says so, and leaves the rest to us.
+    if let Some(entries) = upgrade.take() {
+        send_raw(&mut stream, entries).await;
+    }
     stream.close().await;
+}
+
+/// Sends a log as it is read, until it ends or the peer is gone. One that has said that it sends nothing more still
+/// listens.
+async fn send_raw(stream: &mut Stream, mut entries: LogEntries) {
+    let (mut listens_only, mut ignored) = (false, [0; 256]);
+    loop {
+        let lines = tokio::select! {
+            portion = entries.recv() => match portion {
+                Some(portion) => log_lines(&portion),
+                None => return,
+            },
+            read = stream.read(&mut ignored), if !listens_only => match read {
+                Ok(read) => {
+                    listens_only = read == 0;
+                    continue;
+                }
+                Err(_) => return,
+            },
+        };
+        if stream.write_all(&lines).await.is_err() {
+            return;
+        }
+    }
 }

@@ -1,12 +1,14 @@
-//! A TCP connection that cannot be held up for ever by a peer that does not read.
+//! A TCP connection that cannot be held up for ever by a peer that does not read, and that knows what has arrived there.
 
+use super::delivery::Deliveries;
 use std::io;
-use std::pin::Pin;
+use std::os::fd::AsFd as _;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Sleep, sleep};
 
 /// A peer that takes nothing for so long is given up.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
@@ -14,46 +16,125 @@ const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 const LINGER_MAX: Duration = Duration::from_secs(1);
 /// How much of that is taken in.
 const LINGER_BYTES_MAX: usize = 4 << 20;
+/// How long to wait before the peer's acknowledgement is looked for again, at first and at most: no event tells of it.
+const LOOK_AGAIN_AFTER: [Duration; 2] = [Duration::from_micros(500), Duration::from_millis(50)];
 
 /// See the module.
 pub(super) struct Stream {
     tcp: TcpStream,
     /// When the write that waits is given up.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Bytes that were ever written, and whether the end was.
+    written: u64,
+    finished: bool,
+    deliveries: Deliveries,
+    /// When to look for acknowledgements, and how long to wait then.
+    look: Option<(Pin<Box<Sleep>>, Duration)>,
 }
 
 impl Stream {
     pub(super) fn new(tcp: TcpStream) -> Self {
-        Self { tcp, deadline: None }
+        Self { tcp, deadline: None, written: 0, finished: false, deliveries: Deliveries::default(), look: None }
+    }
+
+    /// What is on its way to the peer.
+    pub(super) fn deliveries(&self) -> &Deliveries {
+        &self.deliveries
     }
 
     /// Says that nothing more will come, and takes in what the peer still sends: closing over it would reset the
-    /// connection, and the peer might lose the answer that says why nobody reads.
+    /// connection, and the peer might lose the answer that says why nobody reads. A peer that somebody wants to know
+    /// about may take longer, as long as it goes on reading.
     pub(super) async fn close(mut self) {
-        let taking_in = async {
-            self.tcp.shutdown().await?;
-            let mut bytes = vec![0; 8 << 10];
-            let mut taken = 0;
-            while taken < LINGER_BYTES_MAX {
-                match self.tcp.read(&mut bytes).await? {
-                    0 => break,
-                    read => taken += read,
+        // A peer that is gone has no use for it.
+        let _ = self.shutdown().await;
+        let mut linger = pin!(sleep(LINGER_MAX));
+        let (mut lingers, mut taken, mut bytes) = (true, 0, vec![0; 8 << 10]);
+        let (mut wait, mut left, mut stalled) = (LOOK_AGAIN_AFTER[0], u64::MAX, Duration::ZERO);
+        while (!self.is_all_known() && stalled < WRITE_STALL_MAX) || lingers {
+            tokio::select! {
+                read = self.tcp.read(&mut bytes), if lingers => match read {
+                    Ok(read) => {
+                        taken += read;
+                        lingers = read > 0 && taken < LINGER_BYTES_MAX;
+                    }
+                    // A connection that was reset moves no more.
+                    Err(_) => break,
+                },
+                () = linger.as_mut(), if lingers => lingers = false,
+                () = sleep(wait), if !self.deliveries.is_empty() => {
+                    let unread = self.unacknowledged();
+                    stalled = if unread < left { Duration::ZERO } else { stalled + wait };
+                    left = left.min(unread);
+                    wait = (wait * 2).min(LOOK_AGAIN_AFTER[1]);
                 }
             }
-            Ok::<_, io::Error>(())
-        };
-        // A peer that is gone has no use for it.
-        let _ = timeout(LINGER_MAX, taking_in).await;
+        }
+        // What came last may have acknowledged the rest.
+        self.is_all_known();
     }
 
-    fn bounded<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
+    /// Looks at what the peer has acknowledged; whether everybody knows then who wants to.
+    fn is_all_known(&self) -> bool {
+        if self.deliveries.is_empty() {
+            return true;
+        }
+        self.deliveries.acknowledged(self.written.saturating_sub(self.unacknowledged()));
+        self.deliveries.is_empty()
+    }
+
+    /// How many bytes that were written the peer has not acknowledged; after a reset, those that it never will.
+    fn unacknowledged(&self) -> u64 {
+        // The end itself is counted like a byte, and acknowledged last.
+        unacknowledged(&self.tcp).saturating_sub(u64::from(self.finished))
+    }
+
+    /// Looks for acknowledgements when it is time, and sees to it that it is time again.
+    fn look(&mut self, context: &mut Context<'_>) {
+        if self.is_all_known() {
+            self.look = None;
+            return;
+        }
+        let first = LOOK_AGAIN_AFTER[0];
+        let (timer, wait) = self.look.get_or_insert_with(|| (Box::pin(sleep(first)), first));
+        while timer.as_mut().poll(context).is_ready() {
+            *wait = (*wait * 2).min(LOOK_AGAIN_AFTER[1]);
+            let next = timer.deadline() + *wait;
+            timer.as_mut().reset(next);
+        }
+    }
+
+    fn bounded(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(result) = written {
             self.deadline = None;
-            return written;
+            self.written += result.as_ref().map_or(0, |bytes| *bytes as u64);
+            return Poll::Ready(result);
         }
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(WRITE_STALL_MAX)));
         deadline.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.deliveries.give_up();
+    }
+}
+
+/// What the system says of it, in bytes.
+#[cfg(target_os = "linux")]
+fn unacknowledged(tcp: &TcpStream) -> u64 {
+    const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
+    // SAFETY: SIOCOUTQ writes one int, which is what the getter has room for, and touches nothing else.
+    let bytes = unsafe { rustix::ioctl::ioctl(tcp.as_fd(), rustix::ioctl::Getter::<SIOCOUTQ, i32>::new()) };
+    // Without an answer nothing is known to have arrived.
+    bytes.map_or(u64::MAX, |bytes| u64::from(bytes.unsigned_abs()))
+}
+
+/// Only Linux tells; elsewhere what was flushed counts as arrived.
+#[cfg(not(target_os = "linux"))]
+fn unacknowledged(_: &TcpStream) -> u64 {
+    0
 }
 
 impl AsyncRead for Stream {
@@ -62,7 +143,10 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(context, buffer)
+        let read = Pin::new(&mut self.tcp).poll_read(context, buffer);
+        // Behind the read: what comes acknowledges what was sent before it.
+        self.look(context);
+        read
     }
 }
 
@@ -86,10 +170,16 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(context)
+        let flushed = Pin::new(&mut self.tcp).poll_flush(context);
+        if flushed.is_ready() && !self.deliveries.is_empty() {
+            self.deliveries.flushed(self.written);
+            self.look(context);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.finished = true;
         Pin::new(&mut self.tcp).poll_shutdown(context)
     }
 }

@@ -1,13 +1,15 @@
-//! The JSON shapes of the API: what clients of 2018 send and decode (`docs/api.md` sections 2 and 3).
+//! The JSON shapes of the API: what clients of 2018 send and decode (`docs/api.md` sections 2 to 4).
 //!
 //! The order of the fields is part of it.
 
+mod call;
 mod change;
 mod filters;
 mod func;
 mod image;
 mod system;
 
+pub(super) use call::{accepted, log_line, status};
 pub(super) use change::{Create, Update, from_json};
 pub(super) use filters::{function_filters, image_filters};
 pub(super) use func::func;

@@ -2,11 +2,11 @@
 
 use super::{host, output};
 use crate::api::{Api, Face, Faces, Listener, Server};
-use crate::config::{Config, Host, LogFormat, RawConfig};
+use crate::config::{Config, Host, LOG_BYTES, LogFormat, RawConfig};
 use crate::engine::{self, Engine};
 use crate::image::ImageFiles;
-use crate::service::{self, Service};
-use crate::store::SqliteStore;
+use crate::service::{self, Keeping, Service};
+use crate::store::{Logs, SqliteStore};
 use anyhow::{Context as _, anyhow, bail};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
@@ -20,6 +20,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+/// How long asynchronous calls may take to go back to the queue.
+const GIVE_BACK_MAX: Duration = Duration::from_secs(2);
 /// How long the last answers may take on their way out.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(3);
 /// Exit statuses of a server that was told twice to end: as if the signal had killed it.
@@ -100,13 +102,17 @@ fn bind(config: &Config) -> anyhow::Result<Vec<Listener>> {
     let listener = |setting: &str, address: SocketAddr, faces| {
         Listener::bind(address, faces).with_context(|| format!("--{setting} {address}"))
     };
-    Ok(match config.func_listen {
+    let mut listeners = match config.func_listen {
         None => vec![listener("listen", config.listen, Faces::Both)?],
         Some(func_listen) => vec![
             listener("listen", config.listen, Faces::Only(Face::Management))?,
             listener("func-listen", func_listen, Faces::Only(Face::Functions))?,
         ],
-    })
+    };
+    if let Some(metrics_listen) = config.metrics_listen {
+        listeners.push(listener("metrics-listen", metrics_listen, Faces::Only(Face::Metrics))?);
+    }
+    Ok(listeners)
 }
 
 async fn start_service(config: &Config) -> anyhow::Result<Service> {
@@ -114,6 +120,8 @@ async fn start_service(config: &Config) -> anyhow::Result<Service> {
     getrandom::fill(&mut key).map_err(|e| anyhow!("no random bytes: {e}"))?;
     let files = ImageFiles::open(&config.data, key)?;
     let store = SqliteStore::open(&config.data.join("hyperfunc.db"))?;
+    let logs = config.data.join("logs");
+    let logs = Logs::open(&logs, LOG_BYTES).with_context(|| format!("{}", logs.display()))?;
     let engine = Engine::new(engine::Settings {
         instances_max: config.instances_max,
         memory_budget_bytes: config.memory_bytes,
@@ -124,8 +132,10 @@ async fn start_service(config: &Config) -> anyhow::Result<Service> {
         sync_wait: config.sync_wait,
         quota: config.quota,
         image_bytes_max: config.image_bytes_max,
+        retention: config.retention,
     };
-    Ok(Service::start(settings, Arc::new(store), files, engine).await?)
+    let keeping = Keeping { store: Arc::new(store), files, logs };
+    Ok(Service::start(settings, keeping, engine).await?)
 }
 
 /// Lets what runs end, for a while; then ends the rest.
@@ -136,7 +146,10 @@ async fn drain(service: Service, server: Server, within: Duration) {
     let last_answers = match tokio::time::timeout(within, service.idle()).await {
         Ok(()) => LAST_ANSWERS_MAX,
         Err(_elapsed) => {
-            tracing::warn!(calls = service.load().running, "calls that did not end in time are cut off");
+            let calls = service.load().running;
+            tracing::warn!(calls, "calls that did not end in time are cut off; asynchronous ones start anew later");
+            service.give_back_calls();
+            let _ = tokio::time::timeout(GIVE_BACK_MAX, service.idle()).await;
             // Their connections would be waited for in vain.
             Duration::ZERO
         }
@@ -197,28 +210,35 @@ impl DataLock {
 struct Addresses {
     management: SocketAddr,
     functions: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
     /// Where functions are called, if not where they are managed.
     func_endpoint: Option<String>,
 }
 
 impl Addresses {
     fn of(config: &Config, listeners: &[Listener]) -> anyhow::Result<Self> {
-        let address = |at: usize| listeners.get(at).map(Listener::address).transpose();
-        let functions = address(1)?;
+        let address = |faces| {
+            listeners.iter().find(|listener| listener.faces() == faces).map(Listener::address).transpose()
+        };
+        let functions = address(Faces::Only(Face::Functions))?;
+        let metrics = address(Faces::Only(Face::Metrics))?;
         let func_endpoint = config.public_url.clone().or_else(|| functions.map(|address| format!("http://{address}")));
-        let management = address(0)?.unwrap_or(config.listen);
-        Ok(Self { management, functions, func_endpoint })
+        let management = listeners.first().map(Listener::address).transpose()?.unwrap_or(config.listen);
+        Ok(Self { management, functions, metrics, func_endpoint })
     }
 
     /// Says where the server is, where its data is, and what to do next.
     fn announce(&self, data: &Path) -> anyhow::Result<()> {
-        let Self { management, functions, .. } = self;
+        let Self { management, functions, metrics, .. } = self;
         let program = std::env::args().next().unwrap_or_else(|| "hyperfunc".to_owned());
         let elsewhere =
             if management.port() == 8080 { String::new() } else { format!(" --server http://{management}") };
         output::line(&format!("hyperfunc {} listens on http://{management}", env!("CARGO_PKG_VERSION")))?;
         if let Some(functions) = functions {
             output::line(&format!("functions are called on http://{functions}"))?;
+        }
+        if let Some(metrics) = metrics {
+            output::line(&format!("metrics are at http://{metrics}/metrics"))?;
         }
         output::line(&format!("data is in {}", data.display()))?;
         output::line(&format!("next: {program} load{elsewhere} FILE.wasm -t NAME"))?;
