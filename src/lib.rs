@@ -16,16 +16,16 @@
 //!
 //! | room | what it is |
 //! |---|---|
-//! | [`domain`] | functions, images, sizes, limits, endings: built only by constructors that check |
+//! | [`domain`] | functions, images, sizes, limits, calls, endings: built only by constructors that check |
 //! | [`engine`] | compile, load, run; what a guest may hold and how it ends |
 //! | [`image`] | modules named by their digest, artifacts with a seal |
-//! | [`store`] | the trait that every backend keeps, its conformance suite, SQLite |
-//! | [`service`] | the verbs; the scheduler, the programs, the runner |
+//! | [`store`] | the trait that every backend keeps, its conformance suite, SQLite; the logs of functions |
+//! | [`service`] | the verbs; the scheduler, the programs, the runner, the worker |
 //! | [`api`] | HTTP and JSON: routes, who may, bodies, shapes, the one table of statuses |
 //! | [`config`] | settings: as they were typed, and checked |
 //! | [`cli`] | `serve`, which puts the rooms together, and its clients |
 //!
-//! # A call
+//! # A synchronous call
 //!
 //! ```text
 //!  api::server    a connection's task
@@ -35,17 +35,33 @@
 //!  service::programs  digest and flavour to a loaded program, once however many ask
 //!  service::runner    engine::run, beside the others once it is heavy
 //!  engine::sandbox    store, WASI, instance, _start, all dropped
-//!  api::error     its ending to a status and a line                  200 500 504 509
+//!  service::journal   what happened, in one record for the log
+//!  api::answer    its result to a status and a line                  200 500 504 509
 //! ```
 //!
 //! All of it happens in the task of the connection: a hop to another costs more than a short guest. A guest that runs
 //! long gives way at each tick (`engine::turns`). When the client leaves, a call that waits is forgotten, and one that
 //! runs moves to a task of its own (`service::calls`).
 //!
+//! # An asynchronous call
+//!
+//! ```text
+//!  service::calls    reserves a place, asks the store                429
+//!  store (enqueue)   one commit for all who ask at the same time; in its order each call comes into the scheduler
+//!                    and then its client is answered: it is on disk
+//!  service::permits  its turn has come: a grant for the worker, in the order of the starts
+//!  service::worker   claims what was granted, one commit for all; runs each in a task of its own, as above
+//!  store (finish)    the result, its rotation and the end of the call: one transition, fenced by the start's number
+//!  service::results  whoever waits is woken; who reads has it removed, once `api::stream` knows that it has arrived
+//! ```
+//!
+//! The queue is in the store, and its order in the scheduler: memory holds of a waiting call what it takes to choose, and
+//! the request stays on disk until the call is claimed. A start takes up what the server before has left.
+//!
 //! # Reading order
 //!
-//! `domain::function`, `api::route`, `api::handle`, `service::calls`, `service::scheduler`, `engine::sandbox`,
-//! `engine::turns`, `store` (the trait), `store::sqlite::writer`, `cli::serve`.
+//! `domain::function`, `domain::call`, `api::route`, `api::handle`, `service::calls`, `service::scheduler`,
+//! `service::worker`, `engine::sandbox`, `engine::turns`, `store` (the trait), `store::sqlite::writer`, `cli::serve`.
 //!
 //! # Invariants
 //!

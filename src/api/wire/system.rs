@@ -110,6 +110,8 @@ struct Limits {
     stdin_bytes: usize,
     stdout_bytes: usize,
     image_bytes: u64,
+    output_cache_bytes: u64,
+    output_ttl_seconds: f64,
 }
 
 /// What is there, what goes on, and the limits of both.
@@ -147,6 +149,8 @@ pub(in crate::api) fn info<'a>(info: &Info<'a>) -> impl Serialize + use<'a> {
             stdin_bytes: STDIN_BYTES_MAX,
             stdout_bytes: STDOUT_BYTES_MAX,
             image_bytes: settings.image_bytes_max,
+            output_cache_bytes: settings.retention.function_bytes,
+            output_ttl_seconds: settings.retention.result_ttl.as_secs_f64(),
         },
         func_endpoint: *func_endpoint,
         func_listen: func_listen.map(|address| address.to_string()),
