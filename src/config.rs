@@ -58,8 +58,6 @@ const GONE_CALLS: u64 = 100_000;
 /// How long, and how many of one function, idempotency keys are remembered.
 const KEY_TTL: Duration = Duration::from_secs(86_400);
 const KEYS: u64 = 100_000;
-/// What the log of one function may take on disk, in bytes.
-pub const LOG_BYTES: u64 = 50 * MB;
 
 /// A number of bytes: `64MB`, `1GB`, or a plain number. MB = 2^20.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

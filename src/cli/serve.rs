@@ -2,11 +2,11 @@
 
 use super::{host, output};
 use crate::api::{Api, Face, Faces, Listener, Server};
-use crate::config::{Config, Host, LOG_BYTES, LogFormat, RawConfig};
+use crate::config::{Config, Host, LogFormat, RawConfig};
 use crate::engine::{self, Engine};
 use crate::image::ImageFiles;
 use crate::service::{self, Keeping, Service};
-use crate::store::{Logs, SqliteStore};
+use crate::store::{LOG_BYTES_MAX, Logs, SqliteStore};
 use anyhow::{Context as _, anyhow, bail};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
@@ -121,7 +121,7 @@ async fn start_service(config: &Config) -> anyhow::Result<Service> {
     let files = ImageFiles::open(&config.data, key)?;
     let store = SqliteStore::open(&config.data.join("hyperfunc.db"))?;
     let logs = config.data.join("logs");
-    let logs = Logs::open(&logs, LOG_BYTES).with_context(|| format!("{}", logs.display()))?;
+    let logs = Logs::open(&logs, LOG_BYTES_MAX).with_context(|| format!("{}", logs.display()))?;
     let engine = Engine::new(engine::Settings {
         instances_max: config.instances_max,
         memory_budget_bytes: config.memory_bytes,

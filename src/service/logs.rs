@@ -74,7 +74,12 @@ impl Reading {
     async fn run(self) {
         let LogQuery { call_id, tail, .. } = self.query;
         let log = self.function.log().clone();
-        let mut reader = log.read(Selection { call_id, tail });
+        let opened = tokio::task::spawn_blocking(move || log.read(Selection { call_id, tail }));
+        let mut reader = match opened.await {
+            Ok(Ok(reader)) => reader,
+            Ok(Err(error)) => return self.cannot_read(&error),
+            Err(_) => return,
+        };
         let mut seen = Seen::default();
         loop {
             let Some(read) = self.until_caught_up(reader, &mut seen).await else { return };
@@ -109,7 +114,7 @@ impl Reading {
                 Ok(entries) if entries.is_empty() => return Some(reader),
                 Ok(entries) => entries,
                 Err(error) => {
-                    tracing::warn!(function = %self.function.name, %error, "a log cannot be read");
+                    self.cannot_read(&error);
                     return None;
                 }
             };
@@ -136,6 +141,10 @@ impl Reading {
                 }
             }
         }
+    }
+
+    fn cannot_read(&self, error: &std::io::Error) {
+        tracing::warn!(function = %self.function.name, %error, "a log cannot be read");
     }
 
     fn open(&self, call_id: CallId) -> Option<Arc<OpenCall>> {

@@ -3,13 +3,15 @@
 //! The trait speaks in transitions, not in get and put: each method is one atomic transition or
 //! one read, and its doc is the contract that every backend must keep. `conformance` holds the
 //! suite that checks it.
+//!
+//! Beside it, and not durable in that sense: the logs of functions ([`Logs`]).
 
 #[cfg(test)]
 mod conformance;
 mod log;
 mod sqlite;
 
-pub use log::{FunctionLog, LogReader, Logs, Selection};
+pub use log::{FunctionLog, LOG_BYTES_MAX, LogReader, Logs, Selection};
 pub use sqlite::{SCHEMA_VERSION, SqliteStore};
 
 use crate::domain::{
