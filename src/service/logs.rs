@@ -131,7 +131,8 @@ impl Reading {
                 there_is_more = reader.changed() => return there_is_more,
                 () = closed(call) => {
                     seen.closed = true;
-                    return true;
+                    let log = self.function.log().clone();
+                    return tokio::task::spawn_blocking(move || log.flush()).await.is_ok();
                 }
                 () = self.portions.closed() => return false,
                 () = tokio::time::sleep(HEARTBEAT_EVERY) => {

@@ -210,12 +210,17 @@ impl FunctionLog {
         self.0.buffer.push(&self.0, record);
     }
 
+    /// Waits until all that was told before is written, or lost. Blocks on the disk.
+    pub fn flush(&self) {
+        self.0.buffer.flush();
+    }
+
     /// Reads it, with all that was told before this. Blocks on the disk.
     ///
     /// # Errors
     /// When a file cannot be read.
     pub fn read(&self, selection: Selection) -> io::Result<LogReader> {
-        self.0.buffer.flush();
+        self.flush();
         LogReader::open(Arc::clone(&self.0), selection)
     }
 }
