@@ -110,8 +110,7 @@ impl Service {
         self.0.tasks.spawn(async move {
             let has_arrived = tokio::select! {
                 has_arrived = arrived => has_arrived.is_ok(),
-                // A server that ends does not wait for slow readers: the result stays.
-                () = service.0.giving_back.cancelled() => false,
+                () = service.given_up() => false,
             };
             if has_arrived {
                 service.forget(&key).await;
@@ -120,6 +119,12 @@ impl Service {
             // Wakes those who wait to know.
             drop(known);
         });
+    }
+
+    /// Ready when the server ends and has waited long enough for those who read: their results stay.
+    async fn given_up(&self) {
+        self.0.ending.cancelled().await;
+        tokio::time::sleep(ARRIVAL_WAIT_MAX).await;
     }
 
     async fn forget(&self, key: &CallKey) {

@@ -146,7 +146,7 @@ impl Writer {
         Ok(Self { queue: Some(queue), thread: Some(thread), failed, commits })
     }
 
-    /// Commits so far, each of which synced the log to disk once.
+    /// Commits so far that changed something, each of which synced the log to disk once.
     pub(super) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
     }
@@ -217,8 +217,10 @@ fn serve(
         fate = match fate {
             Fate::Failed(reason) => Fate::Failed(reason),
             Fate::Committed | Fate::DiskFull | Fate::Locked => {
+                let before = connection.total_changes();
                 let fate = write(connection, &mut batch);
-                commits.fetch_add(1, Ordering::Relaxed);
+                // A commit that changed nothing syncs nothing.
+                commits.fetch_add(u64::from(connection.total_changes() != before), Ordering::Relaxed);
                 if let Fate::Failed(reason) = &fate {
                     failed(reason);
                 }
