@@ -84,8 +84,9 @@ impl Files {
     /// # Errors
     /// When the system refuses.
     pub(super) fn rotate(&mut self, dir: &Path) -> io::Result<()> {
-        fs::rename(dir.join(CURRENT), dir.join(PREVIOUS))?;
+        // Before: should somebody have taken the file away, the next attempt makes a new one.
         self.current = None;
+        fs::rename(dir.join(CURRENT), dir.join(PREVIOUS))?;
         self.generation += 1;
         self.open(dir).map(drop)
     }

@@ -104,6 +104,8 @@ impl Logs {
     }
 
     /// The log of a function. Nothing is on disk before something is told.
+    ///
+    /// Waits while another is removed: to be kept, not asked for with each call.
     pub fn function(&self, account: &AccountId, name: &FunctionName) -> FunctionLog {
         let log = || {
             FunctionLog(Arc::new(Log {

@@ -25,6 +25,9 @@ const CHUNK_BYTES: usize = LINE_BYTES_MAX;
 const TAIL_GROWTH: u64 = 4;
 
 /// Reads one log from where its [`Selection`] begins, and on as it is written.
+///
+/// One that is two files behind finds what is still there: the lines of a file that came and went meanwhile are not
+/// counted. While it has an old file open, that keeps its place on the disk.
 pub struct LogReader {
     log: Arc<Log>,
     filter: Filter,
@@ -68,10 +71,10 @@ impl LogReader {
         Ok(reader)
     }
 
-    /// The next entries, oldest first; none when it has caught up with the writer.
+    /// The next entries, 256 at most; none when it has caught up with the writer.
     ///
-    /// What it gives is in the order of time, except that an entry which is written only after it has caught up, or
-    /// long after its time, comes late: a reader that follows is not kept waiting for what may still come.
+    /// They come oldest first. Only an entry that is written long after its time, or after this has caught up, comes
+    /// late: nobody who follows is kept waiting for what may still be told.
     ///
     /// Blocks on the disk.
     ///
@@ -105,7 +108,7 @@ impl LogReader {
         Ok(entries)
     }
 
-    /// Waits until there may be more than [`LogReader::next`] has given, up to none. `false`: there will be none any more,
+    /// Waits until there may be more, once [`LogReader::next`] has given none. `false`: there will be none any more,
     /// since the function was removed or the server ends.
     ///
     /// Dropped before it is ready, it misses nothing.

@@ -318,6 +318,20 @@ fn what_the_disk_refuses_is_a_gap_once_it_can_be_told() {
 }
 
 #[test]
+fn files_that_somebody_took_away_are_made_again() {
+    let room = Room::new(6 * line_bytes(&pending(10)));
+    let log = room.log("f");
+    (10..13).for_each(|number| log.push(pending(number)));
+    log.0.buffer.flush();
+    fs::remove_dir_all(room.dir.path().join("default")).unwrap();
+    log.push(pending(13));
+    log.0.buffer.flush();
+    log.push(pending(14));
+    assert_eq!(read(&log, Selection::default())[0], gap(13, 1));
+    assert_eq!(all_times(&log), [13, 14]);
+}
+
+#[test]
 fn reopening_keeps_everything() {
     let mut room = Room::new(4 * 1024);
     for round in 0..5 {
