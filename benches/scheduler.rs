@@ -5,8 +5,8 @@
 #![allow(missing_docs, clippy::expect_used, reason = "criterion's macros; a bench fails by panicking")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use hyperfunc::domain::{AccountId, FunctionName};
 use hyperfunc::domain::Place;
+use hyperfunc::domain::{AccountId, FunctionName};
 use hyperfunc::service::scheduler::{Admission, Bounds, Lane, Request, Scheduler, Ticket};
 use std::hint::black_box;
 use std::num::NonZeroUsize;

@@ -9,7 +9,7 @@ use crate::service::logs::LogEntries;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
-use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, UPGRADE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use std::convert::Infallible;

@@ -216,7 +216,8 @@ fn server_name(host: &str, ends: Ends) -> String {
 
 /// Whether a request wants the connection to carry nothing but the answer: `Connection: Upgrade`, `Upgrade: tcp`.
 pub(super) fn asks_for_raw_tcp(headers: &HeaderMap) -> bool {
-    let protocol = headers.get(header::UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"tcp"));
+    let protocol =
+        headers.get(header::UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"tcp"));
     protocol && is_named_by_connection(headers, &header::UPGRADE)
 }
 

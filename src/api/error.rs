@@ -75,9 +75,7 @@ impl Error {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::NoRoute(NoRoute::BadPath(_)) | Self::Framing(_) | Self::Invalid(_) => StatusCode::BAD_REQUEST,
-            Self::NoRoute(NoRoute::Unknown) | Self::NoSuchAddress | Self::NoSuchCall => {
-                StatusCode::NOT_FOUND
-            },
+            Self::NoRoute(NoRoute::Unknown) | Self::NoSuchAddress | Self::NoSuchCall => StatusCode::NOT_FOUND,
             Self::NoRoute(NoRoute::Method(_)) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong(_) => StatusCode::URI_TOO_LONG,
             Self::Denied(Denied::Host | Denied::Origin | Denied::Site) => StatusCode::FORBIDDEN,

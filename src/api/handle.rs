@@ -14,7 +14,7 @@ use crate::domain::{
 };
 use crate::service::logs::{LogEntries, LogQuery};
 use crate::service::results::Output;
-use crate::service::{self, Callable, CallError, Service};
+use crate::service::{self, CallError, Callable};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::http::request::Parts;
@@ -235,7 +235,7 @@ impl Handler {
     fn call_key(&self, address: &Address<'_>, call_id: &str) -> Result<CallKey, Error> {
         let function = self.function(address)?;
         let call_id = CallId::parse(call_id).ok_or(Error::NoSuchCall)?;
-        Ok(Service::call_key(&function, call_id))
+        Ok(function.call_key(call_id))
     }
 
     /// Takes in what a call brings.
@@ -270,13 +270,7 @@ impl Handler {
         Ok(answer::json(StatusCode::OK, &wire::accepted(call_id)))
     }
 
-    async fn output(
-        &self,
-        address: &Address<'_>,
-        call_id: &str,
-        wait: Wait,
-        parts: &Parts,
-    ) -> Result<Answer, Error> {
+    async fn output(&self, address: &Address<'_>, call_id: &str, wait: Wait, parts: &Parts) -> Result<Answer, Error> {
         let key = self.call_key(address, call_id)?;
         let keep = Query::of(parts).flag("keep")?;
         let result = match self.api.service.output(&key, wait == Wait::UntilEnded).await? {
@@ -318,8 +312,7 @@ impl Handler {
     fn logs(&self, address: &Address<'_>, parts: &Parts) -> Result<Answer, Error> {
         let function = self.function(address)?;
         let query = Query::of(parts);
-        let query =
-            LogQuery { call_id: query.call_id("callid")?, tail: query.tail()?, follow: query.flag("follow")? };
+        let query = LogQuery { call_id: query.call_id("callid")?, tail: query.tail()?, follow: query.flag("follow")? };
         let entries = self.api.service.log(&function, query).map_err(CallError::Busy)?;
         if body::asks_for_raw_tcp(&parts.headers) {
             self.upgrade.set(entries);

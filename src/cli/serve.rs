@@ -217,9 +217,8 @@ struct Addresses {
 
 impl Addresses {
     fn of(config: &Config, listeners: &[Listener]) -> anyhow::Result<Self> {
-        let address = |faces| {
-            listeners.iter().find(|listener| listener.faces() == faces).map(Listener::address).transpose()
-        };
+        let address =
+            |faces| listeners.iter().find(|listener| listener.faces() == faces).map(Listener::address).transpose();
         let functions = address(Faces::Only(Face::Functions))?;
         let metrics = address(Faces::Only(Face::Metrics))?;
         let func_endpoint = config.public_url.clone().or_else(|| functions.map(|address| format!("http://{address}")));

@@ -14,7 +14,8 @@ mod outcome;
 mod size;
 
 pub use call::{
-    CRASHES_MAX, CallKey, CallRequest, CallResult, CallState, IdempotencyKey, Listed, Place, Tally, Variable, Verdict, Waiting,
+    CRASHES_MAX, CallKey, CallRequest, CallResult, CallState, IdempotencyKey, Listed, Place, Tally, Variable, Verdict,
+    Waiting,
 };
 pub use event::{Called, Entry, Event, EventKind, Gap, Output, Record, Short, Started, Stopped};
 pub use function::{Change, Command, Config, ConfigChange, Definition, Env, Function, Timeout, Timestamp};

@@ -7,8 +7,8 @@ use super::permits::{Busy, Permit};
 use super::runner::Execution;
 use super::{Service, now};
 use crate::domain::{
-    CallId, CallKey, CallRequest, CallResult, Called, Ending, FunctionUuid, IdempotencyKey, Image, Outcome, Record,
-    Short, Variable, Waiting,
+    CallId, CallRequest, CallResult, Called, Ending, FunctionUuid, IdempotencyKey, Image, Outcome, Record, Short,
+    Variable, Waiting,
 };
 use crate::engine::{Flavour, Invocation, Program, SetAside};
 use crate::store::{self, Enqueued, NewCall};
@@ -123,7 +123,7 @@ impl Service {
         let (call_id, created) = (CallId::new(Uuid::now_v7()), now());
         let called = Called { at: created, stdin: Short::of(&request.body) };
         let new = NewCall {
-            key: CallKey { account: function.account.clone(), function: function.name.clone(), call_id },
+            key: function.call_key(call_id),
             function_created: function.created,
             created,
             idempotency: key.map(|key| IdempotencyKey(Sha256::digest(key).into())),
@@ -138,7 +138,7 @@ impl Service {
         };
         match self.0.store.enqueue(new, &self.0.settings.retention, Box::new(on_accepted)).await {
             Ok(Enqueued::Accepted) => Ok(call_id),
-            Ok(Enqueued::Before(call_id)) => Ok(call_id),
+            Ok(Enqueued::Before(before)) => Ok(before),
             Err(store::Error::NotFound) => Err(CallError::Busy(Busy::Removed)),
             Err(store::Error::KeysFull(_)) => Err(CallError::Busy(Busy::KeysFull)),
             Err(error) => {

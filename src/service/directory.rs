@@ -3,7 +3,7 @@
 //! The store is written first and this after it, under one lock for changes (`Service::changes`), so
 //! the two agree; at the start it is filled from the store.
 
-use crate::domain::{AccountId, Digest, Function, FunctionName, FunctionUuid, Image, ImageReference};
+use crate::domain::{AccountId, CallId, CallKey, Digest, Function, FunctionName, FunctionUuid, Image, ImageReference};
 use crate::store::{FunctionLog, ImageKey};
 use dashmap::DashMap;
 use std::collections::HashSet;
@@ -57,6 +57,11 @@ impl Callable {
         let pairs = function.definition.config.env.variables().iter().filter_map(|variable| variable.split_once('='));
         let env = Overrides::new(pairs);
         Arc::new(Self { function, env, lives, max_concurrency, log })
+    }
+
+    /// Names a call of it.
+    pub fn call_key(&self, call_id: CallId) -> CallKey {
+        CallKey { account: self.account.clone(), function: self.name.clone(), call_id }
     }
 
     /// Ready once the function was removed.

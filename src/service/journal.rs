@@ -3,7 +3,7 @@
 
 use super::directory::Callable;
 use super::now;
-use crate::domain::{CallId, Called, CallRequest, Digest, Outcome, Record, Short, Started, Stopped, Timestamp, Usage};
+use crate::domain::{CallId, CallRequest, Called, Digest, Outcome, Record, Short, Started, Stopped, Timestamp, Usage};
 use crate::store::FunctionLog;
 use std::time::Duration;
 

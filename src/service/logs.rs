@@ -1,10 +1,10 @@
 //! What functions' calls said.
 
+use super::Service;
 use super::directory::Callable;
 use super::open_calls::OpenCall;
 use super::permits::Busy;
-use super::Service;
-use crate::domain::{CallId, CallKey, Entry, Timestamp};
+use crate::domain::{CallId, Entry, Timestamp};
 use crate::store::{LogReader, Selection};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,8 +40,7 @@ impl Service {
     pub fn log(&self, function: &Arc<Callable>, query: LogQuery) -> Result<LogEntries, Busy> {
         let place = Arc::clone(&self.0.log_readers).try_acquire_owned().map_err(|_| Busy::TooManyReaders)?;
         let (portions, entries) = mpsc::channel(PORTIONS_MAX);
-        let reading =
-            Reading { service: self.clone(), function: Arc::clone(function), query, portions, _place: place };
+        let reading = Reading { service: self.clone(), function: Arc::clone(function), query, portions, _place: place };
         let ending = self.0.ending.clone();
         self.0.tasks.spawn(async move {
             tokio::select! {
@@ -149,8 +148,7 @@ impl Reading {
     }
 
     fn open(&self, call_id: CallId) -> Option<Arc<OpenCall>> {
-        let (account, function) = (self.function.account.clone(), self.function.name.clone());
-        self.service.0.open_calls.get(&CallKey { account, function, call_id })
+        self.service.0.open_calls.get(&self.function.call_key(call_id))
     }
 
     /// A call that is not open and has not ended: a synchronous one that runs, unless it was interrupted long ago.

@@ -78,7 +78,11 @@ impl Service {
         let (charged, ceiling) = (bytes(budget.charged()), bytes(budget.ceiling()));
         ours.register_with_unit("memory_charged", "What running guests hold", Unit::Bytes, charged);
         ours.register_with_unit("memory_budget", "What running guests may hold", Unit::Bytes, ceiling);
-        ours.register("store_fsyncs", "Commits of the store, each synced once", ConstCounter::new(self.0.store.syncs()));
+        ours.register(
+            "store_fsyncs",
+            "Commits of the store, each synced once",
+            ConstCounter::new(self.0.store.syncs()),
+        );
         ours.register_with_unit("output", "What guests wrote to stdout", Unit::Bytes, output_bytes.clone());
         let logged = ConstCounter::new(self.0.logs.bytes_written());
         ours.register_with_unit("log", "What was written to logs of functions", Unit::Bytes, logged);

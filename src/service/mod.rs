@@ -20,9 +20,9 @@ mod runner;
 pub mod scheduler;
 mod worker;
 
+pub use crate::store::Retention;
 pub use directory::Callable;
 pub use error::{CallError, Error, Failure, NotRun, SERVER_ERROR};
-pub use crate::store::Retention;
 pub use permits::Busy;
 pub use scheduler::Load;
 
@@ -190,7 +190,10 @@ impl Service {
         for call in waiting {
             let function = self.0.directory.function(&call.key.account, &call.key.function);
             let function = function.ok_or_else(|| {
-                Failure::Internal(format!("call {} waits for {}, which is not there", call.key.call_id, call.key.function))
+                Failure::Internal(format!(
+                    "call {} waits for {}, which is not there",
+                    call.key.call_id, call.key.function
+                ))
             })?;
             let call = self.0.open_calls.open(call);
             self.0.permits.restore(call, &function);

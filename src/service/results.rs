@@ -38,11 +38,6 @@ pub enum Output {
 pub(super) type Arrivals = dashmap::DashMap<CallId, watch::Receiver<()>>;
 
 impl Service {
-    /// Names a call of a function.
-    pub fn call_key(function: &Callable, call_id: CallId) -> CallKey {
-        CallKey { account: function.account.clone(), function: function.name.clone(), call_id }
-    }
-
     /// What there is of a call now; with `wait` of one that is open, once it has ended.
     ///
     /// # Errors

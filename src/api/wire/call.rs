@@ -116,8 +116,6 @@ fn event_json(time: String, event: &Event) -> EventJson<'_> {
         EventKind::Pending => of_call("PENDING"),
         EventKind::Running { digest } => EventJson { digest: Some(digest.to_string()), ..of_call("RUNNING") },
         EventKind::Finished(output) => of_call("FINISHED").with(output),
-        EventKind::Failed { message, output } => {
-            EventJson { message: Some(message), ..of_call("FAILED") }.with(output)
-        }
+        EventKind::Failed { message, output } => EventJson { message: Some(message), ..of_call("FAILED") }.with(output),
     }
 }

@@ -32,8 +32,7 @@ const CLAIM: &str = "UPDATE calls SET state = 1, starts = starts + 1
     WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0 RETURNING starts, variables, body";
 const GIVE_BACK: &str = "UPDATE calls SET state = 0
     WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 1 AND starts = ?4";
-const DROP_PENDING: &str =
-    "DELETE FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0";
+const DROP_PENDING: &str = "DELETE FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0";
 const RUNNING_ONES: &str = "SELECT account_id, function, call_id, starts, crashes FROM calls
     WHERE state < 2 AND state = 1 ORDER BY place";
 const CRASHED: &str = "UPDATE calls SET state = 0, crashes = crashes + 1 WHERE call_id = ?1";

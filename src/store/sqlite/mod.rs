@@ -16,11 +16,10 @@ mod writer;
 
 pub use open::SCHEMA_VERSION;
 
-use super::{
-    Answer, Displaced, Enqueued, Error, ImageKey, KnownCall, NewCall, OnAccepted, Retention, Start, Store,
-};
+use super::{Answer, Displaced, Enqueued, Error, ImageKey, KnownCall, NewCall, OnAccepted, Retention, Start, Store};
 use crate::domain::{
-    AccountId, CallId, CallKey, CallResult, Function, FunctionName, Image, Listed, Place, Quota, Tally, Timestamp, Waiting,
+    AccountId, CallId, CallKey, CallResult, Function, FunctionName, Image, Listed, Place, Quota, Tally, Timestamp,
+    Waiting,
 };
 use calls::{NewRow, Places};
 use record::{FunctionRow, ImageRow};

@@ -31,9 +31,7 @@ impl Change {
     pub(super) fn results(self, verdict: Verdict, calls: i64, bytes: i64) -> Self {
         let changed = match verdict.state() {
             CallState::Finished => Self { finished: self.finished + calls, ..self },
-            CallState::Failed | CallState::Pending | CallState::Running => {
-                Self { failed: self.failed + calls, ..self }
-            }
+            CallState::Failed | CallState::Pending | CallState::Running => Self { failed: self.failed + calls, ..self },
         };
         Self { bytes: self.bytes + bytes, ..changed }
     }
