@@ -1,15 +1,21 @@
 //! The suite that every backend must pass: `conformance_tests!` makes a test of each check in here.
 
 mod any_value;
+pub(crate) mod calls;
+mod model;
+mod results;
 
 use super::{Displaced, Error, ImageKey, Store};
 use crate::domain::{
     AccountId, Definition, Digest, Function, FunctionName, FunctionUuid, Image, ImageConfig, MemoryKind, ModuleInfo,
     Quota, QuotaKind, Timestamp,
 };
+pub(crate) use calls::*;
+pub(crate) use model::*;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
+pub(crate) use results::*;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -44,6 +50,33 @@ macro_rules! conformance_tests {
             creates_at_once_all_land
             of_creates_of_one_name_one_wins
             of_creates_at_once_the_quota_lets_through_as_many_as_it_says
+            keeps_every_field_of_a_call
+            keeps_every_field_of_a_result
+            places_grow_in_the_order_of_acceptance
+            a_place_is_taken_once
+            a_call_needs_its_function
+            an_id_is_taken_once
+            a_key_names_the_call_before
+            a_key_expires
+            keys_have_a_boundary
+            a_call_is_claimed_once
+            claims_at_once_start_each_call_once
+            every_start_has_a_number
+            only_the_start_that_runs_ends_a_call
+            what_leaves_the_store_was_in_that_state
+            a_crash_takes_the_calls_back_to_their_places
+            an_interrupted_call_counts_among_the_results
+            a_function_takes_its_calls_with_it
+            calls_are_listed_in_pages
+            a_list_goes_on_behind_a_call_that_was_read
+            results_share_their_bytes
+            a_result_larger_than_the_bound_is_gone_at_once
+            results_are_counted
+            the_result_that_ended_first_goes_first
+            calls_that_are_gone_are_counted
+            results_expire
+            whatever_expires_is_forgotten_in_the_end
+            any_sequence_of_transitions_agrees_with_the_model
         }
     };
     ($fresh:expr; $($check:ident)*) => {

@@ -216,7 +216,7 @@ pub trait Store: Send + Sync + 'static {
     /// Puts a call at the end of the queue.
     ///
     /// Fails with [`Error::NotFound`] if the function is not there any more, and with [`Error::KeysFull`]. A key of the
-    /// function that is not older than `keep.key_ttl` names the call that was accepted with it; nothing new is accepted
+    /// function that is younger than `keep.key_ttl` names the call that was accepted with it; nothing new is accepted
     /// then.
     fn enqueue(&self, call: NewCall, keep: &Retention, on_accepted: OnAccepted) -> Answer<'_, Enqueued>;
 
@@ -272,7 +272,10 @@ pub trait Store: Send + Sync + 'static {
     fn tally<'a>(&'a self, account: &'a AccountId, function: &'a FunctionName) -> Answer<'a, Tally>;
 
     /// The calls of a function in the order of their acceptance, at most `limit`, behind `after`: those that wait, run,
-    /// or have a result. Behind a call that is not known there is nothing.
+    /// or have a result.
+    ///
+    /// If `after` is not known, since it was read between two pages, the list goes on at the first call with a greater
+    /// id. Ids follow the order of acceptance nearly: a call that was in the page before may come again.
     fn list_calls<'a>(
         &'a self,
         account: &'a AccountId,
@@ -281,8 +284,8 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Answer<'a, Vec<Listed>>;
 
-    /// Forgets what is older than `keep` says, and gives space back to the system; some of it at once. `true` if there
-    /// may be more to do.
+    /// Forgets what is as old as `keep` says, or gone beyond its number, and gives space back to the system; some of it
+    /// at once. `true` if there may be more to do.
     fn expire(&self, now: Timestamp, keep: &Retention) -> Answer<'_, bool>;
 
     /// How often this process has synced the store to disk.

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::domain::{
-    Change, ConfigChange, ContainerSize, Env, HostChange, ImageReference, Json, NetworkMode, PortBinding, Timeout,
+    CallRequest, CallResult, Change, ConfigChange, ContainerSize, Env, HostChange, ImageReference, Json, NetworkMode,
+    PortBinding, Timeout, Verdict,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -130,5 +131,23 @@ pub(super) fn image() -> impl Strategy<Value = Image> {
         created: Timestamp(created),
         info,
         config,
+    })
+}
+
+pub(super) fn call_request() -> impl Strategy<Value = CallRequest> {
+    let variables = vec((any::<String>().prop_map(Into::into), any::<String>()), 0..5);
+    (vec(any::<u8>(), 0..64), variables).prop_map(|(body, variables)| CallRequest { body: body.into(), variables })
+}
+
+/// Also what no execution leaves, such as the output of a call that failed.
+pub(super) fn call_result() -> impl Strategy<Value = CallResult> {
+    let bytes = || vec(any::<u8>(), 0..64);
+    let fields = (select(&Verdict::ALL[..]), any::<String>(), option::of(any::<String>()), bytes(), bytes());
+    fields.prop_map(|(verdict, message, content_type, stdout, stderr)| CallResult {
+        verdict,
+        message: (verdict != Verdict::Finished).then_some(message),
+        content_type,
+        stdout: stdout.into(),
+        stderr: stderr.into(),
     })
 }

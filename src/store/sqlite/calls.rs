@@ -11,7 +11,6 @@ use crate::domain::{
 use crate::store::{Enqueued, KnownCall, NewCall, Retention, Start};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The states, as the schema has them.
 pub(super) const PENDING: i64 = 0;
@@ -21,31 +20,35 @@ pub(super) const GONE: i64 = 3;
 
 const FUNCTION_EXISTS: &str =
     "SELECT EXISTS (SELECT 1 FROM functions WHERE account_id = ?1 AND name = ?2 AND created_ms = ?3)";
-const KEY: &str = "SELECT call_id, created_ms FROM idempotency_keys
+pub(super) const KEY: &str = "SELECT call_id, created_ms FROM idempotency_keys
     WHERE account_id = ?1 AND function = ?2 AND key = ?3";
 const PUT_KEY: &str = "INSERT OR REPLACE INTO idempotency_keys (account_id, function, key, call_id, created_ms)
     VALUES (?1, ?2, ?3, ?4, ?5)";
-const INSERT: &str = "INSERT INTO calls (place, account_id, function, call_id, created_ms, bytes, variables, body)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-const LAST_PLACE: &str = "SELECT coalesce(max(place), 0) FROM calls";
-const CLAIM: &str = "UPDATE calls SET state = 1, starts = starts + 1
+const INSERT: &str = "INSERT INTO calls (account_id, function, call_id, created_ms, bytes, variables, body)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+pub(super) const CLAIM: &str = "UPDATE calls SET state = 1, starts = starts + 1
     WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0 RETURNING starts, variables, body";
-const GIVE_BACK: &str = "UPDATE calls SET state = 0
+pub(super) const GIVE_BACK: &str = "UPDATE calls SET state = 0
     WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 1 AND starts = ?4";
-const DROP_PENDING: &str = "DELETE FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0";
-const RUNNING_ONES: &str = "SELECT account_id, function, call_id, starts, crashes FROM calls
+pub(super) const DROP_PENDING: &str =
+    "DELETE FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0";
+pub(super) const RUNNING_ONES: &str = "SELECT account_id, function, call_id, starts, crashes FROM calls
     WHERE state < 2 AND state = 1 ORDER BY place";
-const CRASHED: &str = "UPDATE calls SET state = 0, crashes = crashes + 1 WHERE call_id = ?1";
-const WAITING: &str = "SELECT account_id, function, call_id, place, created_ms, bytes FROM calls
+pub(super) const CRASHED: &str = "UPDATE calls SET state = 0, crashes = crashes + 1 WHERE call_id = ?1";
+pub(super) const WAITING: &str = "SELECT account_id, function, call_id, place, created_ms, bytes FROM calls
     WHERE state < 2 AND state = 0 ORDER BY place";
-const ONE: &str = "SELECT state, ended_ms, verdict, message, content_type, stdout, stderr FROM calls
+pub(super) const ONE: &str = "SELECT state, ended_ms, verdict, message, content_type, stdout, stderr FROM calls
     WHERE call_id = ?1 AND account_id = ?2 AND function = ?3";
-const FUNCTION_OF: &str = "SELECT function FROM calls WHERE call_id = ?1 AND account_id = ?2";
-const PLACE_OF: &str = "SELECT place FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3";
-const LIST: &str = "SELECT call_id, created_ms, state, verdict, message FROM calls
-    WHERE account_id = ?1 AND function = ?2 AND place > ?3 AND state < 3 ORDER BY place LIMIT ?4";
-const DELETE_OF_FUNCTION: &str = "DELETE FROM calls WHERE account_id = ?1 AND function = ?2";
-const DELETE_KEYS_OF_FUNCTION: &str = "DELETE FROM idempotency_keys WHERE account_id = ?1 AND function = ?2";
+pub(super) const FUNCTION_OF: &str = "SELECT function FROM calls WHERE call_id = ?1 AND account_id = ?2";
+pub(super) const PLACE_OF: &str = "SELECT place FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3";
+/// The place of the function's first call with a greater id. The plus keeps SQLite from the index of ids, which knows
+/// neither functions nor places.
+pub(super) const PLACE_BEHIND: &str = "SELECT place FROM calls
+    WHERE account_id = ?2 AND function = ?3 AND +call_id > ?1 ORDER BY place LIMIT 1";
+pub(super) const LIST: &str = "SELECT call_id, created_ms, state, verdict, message FROM calls
+    WHERE account_id = ?1 AND function = ?2 AND place >= ?3 AND state < 3 ORDER BY place LIMIT ?4";
+pub(super) const DELETE_OF_FUNCTION: &str = "DELETE FROM calls WHERE account_id = ?1 AND function = ?2";
+pub(super) const DELETE_KEYS_OF_FUNCTION: &str = "DELETE FROM idempotency_keys WHERE account_id = ?1 AND function = ?2";
 
 /// A [`NewCall`] as it is written.
 pub(super) struct NewRow {
@@ -63,27 +66,11 @@ impl NewRow {
     }
 }
 
-/// Gives out places: each once, even if the call that had it is gone, since memory may still know of that one.
-pub(super) struct Places(AtomicU64);
-
-impl Places {
-    /// Behind all that are on disk.
-    pub(super) fn of(connection: &Connection) -> Result<Self, Error> {
-        let last = connection.query_row(LAST_PLACE, [], |row| row.get::<_, i64>(0));
-        last.map(|last| Self(AtomicU64::new(last.unsigned_abs()))).map_err(|e| failure("calls", &e))
-    }
-
-    fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed) + 1
-    }
-}
-
 /// Answers the place of a call that is new.
 pub(super) fn enqueue(
     connection: &Connection,
     row: &NewRow,
     keep: &Retention,
-    places: &Places,
 ) -> Result<(Enqueued, Option<Place>), Problem> {
     let NewCall { key, function_created, created, idempotency, request } = &row.call;
     let (account, function) = (key.account.as_str(), key.function.as_str());
@@ -108,15 +95,15 @@ pub(super) fn enqueue(
         let values = params![account, function, asked.0, key.call_id.as_bytes(), created.0];
         connection.prepare_cached(PUT_KEY)?.execute(values)?;
     }
-    let (place, call_id) = (places.next(), key.call_id.as_bytes());
-    let number = i64::try_from(place).unwrap_or(i64::MAX);
-    let values = params![number, account, function, call_id, created.0, row.bytes, row.variables, &request.body[..]];
+    let call_id = key.call_id.as_bytes();
+    let values = params![account, function, call_id, created.0, row.bytes, row.variables, &request.body[..]];
     connection.prepare_cached(INSERT)?.execute(values)?;
+    let place = Place(connection.last_insert_rowid().unsigned_abs());
     let held = tallies::add(connection, account, function, change)?;
     if is_new_key && held.keys > keep.function_keys {
         return Err(Problem::Refused(Error::KeysFull(keep.function_keys)));
     }
-    Ok((Enqueued::Accepted, Some(Place(place))))
+    Ok((Enqueued::Accepted, Some(place)))
 }
 
 pub(super) fn claim(connection: &Connection, calls: &[CallKey]) -> Result<Vec<Option<Start>>, Problem> {
@@ -231,19 +218,15 @@ pub(super) fn list(
 ) -> Result<Vec<Listed>, Error> {
     let fail = |e: rusqlite::Error| failure("calls", &e);
     let (account, function) = (account.as_str(), function.as_str());
-    let after = match after {
+    let from = match after {
         None => 0,
-        Some(after) => {
-            let mut place = connection.prepare_cached(PLACE_OF).map_err(fail)?;
-            let place = place.query_row(params![after.as_bytes(), account, function], |row| row.get::<_, i64>(0));
-            match place.optional().map_err(fail)? {
-                Some(place) => place,
-                None => return Ok(Vec::new()),
-            }
-        }
+        Some(after) => match place_behind(connection, account, function, after).map_err(fail)? {
+            Some(place) => place,
+            None => return Ok(Vec::new()),
+        },
     };
     let mut statement = connection.prepare_cached(LIST).map_err(fail)?;
-    let rows = statement.query_map(params![account, function, after, limit], |row| {
+    let rows = statement.query_map(params![account, function, from, limit], |row| {
         let (call_id, created) = (row.get::<_, Vec<u8>>(0)?, row.get(1)?);
         let (state, verdict) = (row.get::<_, i64>(2)?, row.get::<_, Option<i64>>(3)?);
         Ok((call_id, Timestamp(created), state, verdict, row.get(4)?))
@@ -259,6 +242,23 @@ pub(super) fn list(
         Ok(Listed { call_id, created, state, message })
     });
     rows.collect()
+}
+
+/// From where a list of a function's calls goes on behind one of them, which may have been read since.
+fn place_behind(
+    connection: &Connection,
+    account: &str,
+    function: &str,
+    after: CallId,
+) -> rusqlite::Result<Option<i64>> {
+    let place = |sql| {
+        let mut place = connection.prepare_cached(sql)?;
+        place.query_row(params![after.as_bytes(), account, function], |row| row.get::<_, i64>(0)).optional()
+    };
+    match place(PLACE_OF)? {
+        Some(known) => Ok(Some(known + 1)),
+        None => place(PLACE_BEHIND),
+    }
 }
 
 type KeyColumns = (String, String, Vec<u8>);

@@ -21,7 +21,7 @@ use crate::domain::{
     AccountId, CallId, CallKey, CallResult, Function, FunctionName, Image, Listed, Place, Quota, Tally, Timestamp,
     Waiting,
 };
-use calls::{NewRow, Places};
+use calls::NewRow;
 use record::{FunctionRow, ImageRow};
 use rusqlite::{Connection, ErrorCode};
 use std::path::Path;
@@ -37,7 +37,6 @@ pub struct SqliteStore {
     // Before the writer, so that it closes first: the last connection folds the WAL into the file.
     readers: Arc<[Mutex<Connection>; READERS]>,
     writer: Writer,
-    places: Arc<Places>,
 }
 
 impl SqliteStore {
@@ -48,12 +47,11 @@ impl SqliteStore {
     /// and [`Error::Failed`] for all that the system refuses.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let writer = open::writer(path)?;
-        let places = Arc::new(Places::of(&writer)?);
         let reader = || open::reader(path).map(Mutex::new);
         let readers = Arc::new([reader()?, reader()?, reader()?, reader()?]);
         let writer =
             Writer::start(writer, path).map_err(|e| Error::Failed(format!("no thread for the writer: {e}")))?;
-        Ok(Self { readers, writer, places })
+        Ok(Self { readers, writer })
     }
 
     /// Runs a read away from the tasks of the runtime.
@@ -124,10 +122,10 @@ impl Store for SqliteStore {
     }
 
     fn enqueue(&self, call: NewCall, keep: &Retention, on_accepted: OnAccepted) -> Answer<'_, Enqueued> {
-        let (keep, places) = (*keep, Arc::clone(&self.places));
+        let keep = *keep;
         Box::pin(async move {
             let row = NewRow::new(call)?;
-            let enqueue = move |connection: &Connection| calls::enqueue(connection, &row, &keep, &places);
+            let enqueue = move |connection: &Connection| calls::enqueue(connection, &row, &keep);
             let tell = |(_, place): &(Enqueued, Option<Place>)| {
                 if let Some(place) = place {
                     on_accepted(*place);

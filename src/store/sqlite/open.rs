@@ -96,7 +96,7 @@ fn configure(connection: &Connection, shown: &str) -> Result<(), Error> {
 }
 
 /// Keeps what the older version wrote, in a file beside: `NAME.vN`.
-fn copy(connection: &Connection, path: &Path, version: i64) -> Result<(), Error> {
+pub(super) fn copy(connection: &Connection, path: &Path, version: i64) -> Result<(), Error> {
     let beside = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);

@@ -16,19 +16,21 @@ const FREED_PAGES_MAX: u32 = 1_000;
 /// Free pages that stay in the file, since it will want them again.
 const FREE_PAGES_KEPT: u32 = 1_000;
 
-const FINISH: &str = "UPDATE calls SET state = 2, ended_ms = ?5, verdict = ?6, message = ?7, content_type = ?8,
+pub(super) const FINISH: &str =
+    "UPDATE calls SET state = 2, ended_ms = ?5, verdict = ?6, message = ?7, content_type = ?8,
         bytes = ?9, stdout = ?10, stderr = ?11, variables = NULL, body = NULL
     WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 1 AND starts = ?4";
-const DROP: &str = "DELETE FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 2
+pub(super) const DROP: &str = "DELETE FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 2
     RETURNING verdict, bytes";
-const OLDEST: &str = "SELECT place, ended_ms, verdict, bytes FROM calls
+pub(super) const OLDEST: &str = "SELECT place, ended_ms, verdict, bytes FROM calls
     WHERE account_id = ?1 AND function = ?2 AND state = ?3 AND ended_ms IS NOT NULL ORDER BY ended_ms, place LIMIT 1";
-const GO: &str = "UPDATE calls SET state = 3, ended_ms = ?2, bytes = 0, verdict = NULL, message = NULL,
+pub(super) const GO: &str = "UPDATE calls SET state = 3, ended_ms = ?2, bytes = 0, verdict = NULL, message = NULL,
     content_type = NULL, stdout = NULL, stderr = NULL WHERE place = ?1";
-const FORGET: &str = "DELETE FROM calls WHERE place = ?1";
-const WITH_RESULTS: &str = "SELECT account_id, function FROM tallies WHERE finished + failed + gone > 0";
-const OLD_KEYS: &str = "SELECT account_id, function, key FROM idempotency_keys WHERE created_ms <= ?1 LIMIT ?2";
-const FORGET_KEY: &str = "DELETE FROM idempotency_keys WHERE account_id = ?1 AND function = ?2 AND key = ?3";
+pub(super) const FORGET: &str = "DELETE FROM calls WHERE place = ?1";
+const WITH_RESULTS: &str = "SELECT account_id, function, gone FROM tallies WHERE finished + failed + gone > 0";
+pub(super) const OLD_KEYS: &str =
+    "SELECT account_id, function, key FROM idempotency_keys WHERE created_ms <= ?1 LIMIT ?2";
+pub(super) const FORGET_KEY: &str = "DELETE FROM idempotency_keys WHERE account_id = ?1 AND function = ?2 AND key = ?3";
 
 /// The columns of a result.
 pub(super) struct Row {
@@ -181,21 +183,23 @@ pub(super) fn drop_result(connection: &Connection, call: &CallKey) -> Result<(),
 pub(super) fn expire(connection: &Connection, now: Timestamp, keep: &Retention) -> Result<bool, Problem> {
     let mut left = EXPIRE_CALLS_MAX;
     let mut functions = connection.prepare_cached(WITH_RESULTS)?;
-    let functions: Vec<(String, String)> =
-        functions.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
-    for (account, function) in functions {
-        for (state, ttl) in [(ENDED, keep.result_ttl), (GONE, keep.gone_ttl)] {
-            while left > 0
-                && let Some(oldest) = Oldest::of(connection, &account, &function, state)?
-                && oldest.since_ms <= before(now, ttl)
-            {
-                left -= 1;
-                if state == ENDED {
-                    oldest.go(connection, &account, &function, now)?;
-                } else {
-                    oldest.forget(connection, &account, &function)?;
-                }
-            }
+    let functions: Vec<(String, String, i64)> =
+        functions.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect::<Result<_, _>>()?;
+    for (account, function, gone) in functions {
+        let mut gone = gone.unsigned_abs();
+        while left > 0
+            && let Some(oldest) = Oldest::of(connection, &account, &function, ENDED)?
+            && oldest.since_ms <= before(now, keep.result_ttl)
+        {
+            gone = oldest.go(connection, &account, &function, now)?.gone;
+            left -= 1;
+        }
+        while left > 0
+            && let Some(oldest) = Oldest::of(connection, &account, &function, GONE)?
+            && (gone > keep.function_gone || oldest.since_ms <= before(now, keep.gone_ttl))
+        {
+            gone = oldest.forget(connection, &account, &function)?.gone;
+            left -= 1;
         }
     }
     left -= forget_keys(connection, before(now, keep.key_ttl), left)?;
@@ -219,10 +223,17 @@ fn forget_keys(connection: &Connection, created_ms: i64, max: usize) -> Result<u
 
 /// Cuts free pages off the file; `true` if more of them can be.
 fn give_space_back(connection: &Connection) -> Result<bool, Problem> {
-    let free: u32 = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
-    let more = free.saturating_sub(FREE_PAGES_KEPT);
-    if more > 0 {
-        connection.execute_batch(&format!("PRAGMA incremental_vacuum({})", more.min(FREED_PAGES_MAX)))?;
+    let free = || connection.query_row("PRAGMA freelist_count", [], |row| row.get::<_, u32>(0));
+    let before = free()?;
+    let most = before.saturating_sub(FREE_PAGES_KEPT).min(FREED_PAGES_MAX);
+    if most == 0 {
+        return Ok(false);
     }
-    Ok(more > FREED_PAGES_MAX)
+    let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({most})"))?;
+    // Each step cuts one page off.
+    let mut steps = vacuum.query([])?;
+    while steps.next()?.is_some() {}
+    let after = free()?;
+    // A file that was made without `auto_vacuum` gives none back, however often it is asked.
+    Ok(after < before && after > FREE_PAGES_KEPT)
 }

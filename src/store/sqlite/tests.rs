@@ -1,3 +1,8 @@
+mod plans;
+mod queue;
+mod space;
+mod upgrade;
+
 use super::writer::Problem;
 use super::*;
 use crate::store::conformance::{AMPLE, Disk, conformance_tests, function};
@@ -113,7 +118,10 @@ fn a_newer_file_is_left_alone() {
     directory.sql().pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
     let before = fs::read(directory.file()).unwrap();
     let error = directory.error();
-    assert!(matches!(error, Error::TooNew { found: 2, known: 1 }), "{error:?}");
+    assert!(
+        matches!(error, Error::TooNew { found, known: SCHEMA_VERSION } if found == SCHEMA_VERSION + 1),
+        "{error:?}"
+    );
     assert_eq!(fs::read(directory.file()).unwrap(), before);
 }
 

@@ -1,6 +1,7 @@
--- Asynchronous calls that were accepted. `place` is the order of acceptance.
+-- Asynchronous calls that were accepted. `place` is the order of acceptance; AUTOINCREMENT, since the greatest one must
+-- not be given again once its call is read.
 CREATE TABLE calls (
-    place        INTEGER PRIMARY KEY,
+    place        INTEGER PRIMARY KEY AUTOINCREMENT,
     account_id   TEXT    NOT NULL,
     function     TEXT    NOT NULL,
     call_id      BLOB    NOT NULL UNIQUE CHECK (length(call_id) = 16),

@@ -1,0 +1,52 @@
+//! How SQLite goes about the statements: none may read more than it is about.
+
+use super::*;
+use calls::{
+    CLAIM, CRASHED, DELETE_KEYS_OF_FUNCTION, DELETE_OF_FUNCTION, DROP_PENDING, FUNCTION_OF, GIVE_BACK, KEY, LIST, ONE,
+    PLACE_BEHIND, PLACE_OF, RUNNING_ONES, WAITING,
+};
+use results::{DROP, FINISH, FORGET, FORGET_KEY, GO, OLD_KEYS, OLDEST};
+
+fn plan(connection: &Connection, statement: &str) -> String {
+    let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
+    let steps: Vec<String> = plan.raw_query().mapped(|step| step.get("detail")).map(Result::unwrap).collect();
+    steps.join("; ")
+}
+
+#[tokio::test]
+async fn every_statement_has_its_index() {
+    let directory = Directory::new();
+    let _store = directory.store();
+    let sql = directory.sql();
+    let by_id = "SEARCH calls USING INDEX sqlite_autoindex_calls_1 (call_id=?)";
+    let by_place = "SEARCH calls USING INTEGER PRIMARY KEY (rowid=?)";
+    let by_key = "SEARCH idempotency_keys USING PRIMARY KEY (account_id=? AND function=? AND key=?)";
+    // Only what is open, and in the order of the index.
+    let open = "SCAN calls USING INDEX calls_open";
+    let of_function = "SEARCH calls USING INDEX calls_of_function (account_id=? AND function=?)";
+    for (statement, expected) in [
+        (CLAIM, by_id),
+        (GIVE_BACK, by_id),
+        (DROP_PENDING, by_id),
+        (CRASHED, by_id),
+        (ONE, by_id),
+        (FUNCTION_OF, by_id),
+        (PLACE_OF, by_id),
+        (FINISH, by_id),
+        (DROP, by_id),
+        (GO, by_place),
+        (FORGET, by_place),
+        (KEY, by_key),
+        (FORGET_KEY, by_key),
+        (RUNNING_ONES, open),
+        (WAITING, open),
+        (PLACE_BEHIND, of_function),
+        (DELETE_OF_FUNCTION, of_function),
+        (LIST, "SEARCH calls USING INDEX calls_of_function (account_id=? AND function=? AND place>?)"),
+        (OLDEST, "SEARCH calls USING INDEX calls_ended (account_id=? AND function=? AND state=? AND ended_ms>?)"),
+        (OLD_KEYS, "SEARCH idempotency_keys USING COVERING INDEX idempotency_keys_by_age (created_ms<?)"),
+        (DELETE_KEYS_OF_FUNCTION, "SEARCH idempotency_keys USING PRIMARY KEY (account_id=? AND function=?)"),
+    ] {
+        assert_eq!(plan(&sql, statement), expected, "{statement}");
+    }
+}
