@@ -29,6 +29,7 @@ mod listeners;
 mod log;
 mod management;
 mod open_machine;
+mod queue;
 mod seed;
 mod shutdown;
 mod update;

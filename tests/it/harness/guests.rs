@@ -175,3 +175,89 @@ pub fn wide_prints(text: &str) -> String {
             (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#
     )
 }
+
+/// A module that knows the clock on the wall, the number of its start, and its stdin, and does `instructions`.
+///
+/// `$stamp` writes the clock (eight bytes) and the number of the start (a digit), `$attempt` says the latter, `$cat` copies
+/// stdin, `$sleep` sleeps so many nanoseconds, and `$print` writes so many bytes from 1024.
+fn aware(data: &str, instructions: &str) -> String {
+    format!(
+        r#"(module
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "environ_sizes_get" (func $sizes (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "environ_get" (func $environ (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 3)
+  (data (i32.const 1024) "{data}")
+  (func $put (param $at i32) (param $len i32)
+    (i32.store (i32.const 0) (local.get $at))
+    (i32.store (i32.const 4) (local.get $len))
+    (if (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)) (then unreachable)))
+  (func $print (param $len i32) (call $put (i32.const 1024) (local.get $len)))
+  ;; Looks for `HYPER_AT` at the beginning of a variable, and takes the digit behind `HYPER_ATTEMPT=`.
+  (func $attempt (result i32) (local $at i32) (local $end i32)
+    (if (call $sizes (i32.const 16) (i32.const 20)) (then unreachable))
+    (if (call $environ (i32.const 2048) (i32.const 65536)) (then unreachable))
+    (local.set $at (i32.const 65536))
+    (loop $more
+      (if (i64.eq (i64.load (local.get $at)) (i64.const 0x54415f5245505948))
+        (then (return (i32.load8_u (i32.add (local.get $at) (i32.const 14))))))
+      (local.set $at (i32.add (local.get $at) (i32.const 1)))
+      (br_if $more (i32.lt_u (local.get $at) (i32.const 131000))))
+    unreachable)
+  (func $stamp
+    (if (call $clock (i32.const 0) (i64.const 1) (i32.const 32)) (then unreachable))
+    (i32.store8 (i32.const 40) (call $attempt))
+    (call $put (i32.const 32) (i32.const 9)))
+  (func $cat
+    (loop $more
+      (i32.store (i32.const 16) (i32.const 65536))
+      (i32.store (i32.const 20) (i32.const 65536))
+      (if (call $read (i32.const 0) (i32.const 16) (i32.const 1) (i32.const 24)) (then unreachable))
+      (if (i32.load (i32.const 24)) (then (call $put (i32.const 65536) (i32.load (i32.const 24))) (br $more)))))
+  (func $sleep (param $ns i64)
+    (memory.fill (i32.const 64) (i32.const 0) (i32.const 64))
+    (i32.store (i32.const 80) (i32.const 1))
+    (i64.store (i32.const 88) (local.get $ns))
+    (drop (call $poll (i32.const 64) (i32.const 128) (i32.const 1) (i32.const 16))))
+  (func (export "_start") {instructions}))"#
+    )
+}
+
+/// Writes the clock (eight bytes) and the number of its start (a digit) and copies stdin behind them, see [`Stamped`]; then
+/// sleeps so many nanoseconds.
+pub fn stamps(nanoseconds: u64) -> String {
+    aware("", &format!("(call $stamp) (call $cat) (call $sleep (i64.const {nanoseconds}))"))
+}
+
+/// What [`stamps`] writes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamped {
+    /// When it was started, in nanoseconds.
+    pub at: u64,
+    /// Which start of its call it was.
+    pub attempt: u8,
+    /// Its stdin.
+    pub body: String,
+}
+
+impl Stamped {
+    pub fn of(output: &[u8]) -> Self {
+        let (at, rest) = output.split_at(8);
+        let body = String::from_utf8(rest[1..].to_vec()).unwrap();
+        Self { at: u64::from_le_bytes(at.try_into().unwrap()), attempt: rest[0] - b'0', body }
+    }
+}
+
+/// Sleeps for a year, but from its `attempt`th start on: that one writes its number.
+pub fn sleeps_before_attempt(attempt: u8) -> String {
+    let sleep = "(call $sleep (i64.const 31536000000000000))";
+    let digit = 48 + attempt;
+    let instructions = format!(
+        "(if (i32.lt_u (call $attempt) (i32.const {digit})) (then {sleep}))
+         (i32.store8 (i32.const 1024) (call $attempt)) (call $print (i32.const 1))"
+    );
+    aware(" ", &instructions)
+}

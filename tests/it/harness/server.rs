@@ -87,9 +87,19 @@ impl Server {
     }
 
     /// Ends the server hard and starts another on its data directory.
-    pub fn kill_and_restart(mut self) -> Self {
+    pub fn kill_and_restart(self) -> Self {
+        self.kill_and_restart_with(&[])
+    }
+
+    /// The same, with arguments for the other.
+    pub fn kill_and_restart_with(mut self, arguments: &[&str]) -> Self {
         self.kill();
-        let mut restarted = Self::on(&self.data, &[]);
+        self.restart(arguments)
+    }
+
+    /// Starts another server on the data directory of this one, which has ended.
+    pub fn restart(mut self, arguments: &[&str]) -> Self {
+        let mut restarted = Self::on(&self.data, arguments);
         restarted.dir = self.dir.take();
         restarted
     }

@@ -1,0 +1,109 @@
+//! Calls that nobody waits for: made, listed, waited for and read.
+
+use super::{Connection, Reply, Request, Server, eventually};
+use serde_json::Value;
+
+/// The address of a function whose calls nobody waits for, from that of its synchronous ones.
+pub fn asynchronous(address: &str) -> &str {
+    address.strip_suffix("/sync").unwrap()
+}
+
+/// Where a call's output is.
+pub fn output(address: &str, call_id: &str) -> String {
+    format!("{}/{call_id}", asynchronous(address).replacen("/call/", "/output/", 1))
+}
+
+/// Where it is said how the calls of a function stand.
+pub fn status(address: &str) -> String {
+    asynchronous(address).replacen("/call/", "/status/", 1)
+}
+
+impl Connection {
+    /// Makes a call that nobody waits for, and returns its id; `None` if the server is gone before it says one.
+    pub fn try_enqueue(&mut self, server: &Server, address: &str, body: &[u8]) -> Option<String> {
+        self.send(&Request::new(server.functions, "POST", asynchronous(address)).body(body));
+        let reply = self.try_reply()?.expect(200);
+        assert_eq!(reply.header("content-type"), Some("application/json"));
+        let accepted = reply.json();
+        assert_eq!(accepted.as_object().unwrap().len(), 1, "{accepted}");
+        Some(accepted["CallId"].as_str().unwrap().to_owned())
+    }
+}
+
+impl Server {
+    /// Makes a call that nobody waits for, and returns its id.
+    #[track_caller]
+    pub fn enqueue(&self, address: &str, body: &str) -> String {
+        Connection::open(self.functions).try_enqueue(self, address, body.as_bytes()).expect("an answer")
+    }
+
+    /// What there is of a call now.
+    pub fn output(&self, address: &str, call_id: &str) -> Reply {
+        Request::new(self.functions, "GET", &output(address, call_id)).send()
+    }
+
+    /// Waits for the end of a call, and reads what it left.
+    pub fn wait(&self, address: &str, call_id: &str) -> Reply {
+        Request::new(self.functions, "GET", &format!("{}/wait", output(address, call_id))).send()
+    }
+
+    /// How the calls of a function stand.
+    #[track_caller]
+    pub fn stand(&self, address: &str) -> Stand {
+        Stand::of(&Request::new(self.functions, "GET", &status(address)).send().expect(200).json())
+    }
+
+    /// Waits until the calls of a function stand so.
+    #[track_caller]
+    pub fn wait_for_stand(&self, address: &str, stand: Stand) {
+        let mut last = Stand::default();
+        eventually(&format!("{stand:?}"), || {
+            last = self.stand(address);
+            last == stand
+        });
+    }
+
+    /// The calls of a function that are known, oldest first.
+    #[track_caller]
+    pub fn list(&self, address: &str) -> Vec<Value> {
+        let list = format!("{}?list=1&limit=10000", status(address));
+        let status = Request::new(self.functions, "GET", &list).send().expect(200).json();
+        let list = status["List"].as_array().unwrap().clone();
+        assert!(list.len() < 10_000, "there may be more");
+        list
+    }
+}
+
+/// How many calls of a function are in each state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stand {
+    pub pending: u64,
+    pub running: u64,
+    pub finished: u64,
+    pub failed: u64,
+}
+
+impl Stand {
+    /// Checks that the total is the sum.
+    #[track_caller]
+    pub fn of(status: &Value) -> Self {
+        let number = |key: &str| status[key].as_u64().unwrap_or_else(|| panic!("no {key} in {status}"));
+        let stand = Self {
+            pending: number("Pending"),
+            running: number("Running"),
+            finished: number("Finished"),
+            failed: number("Failed"),
+        };
+        assert_eq!(number("Total"), stand.total(), "{status}");
+        stand
+    }
+
+    pub fn total(self) -> u64 {
+        self.pending + self.running + self.finished + self.failed
+    }
+}
+
+/// The id of a listed call.
+pub fn id(listed: &Value) -> String {
+    listed["CallId"].as_str().unwrap().to_owned()
+}
