@@ -32,4 +32,5 @@ mod open_machine;
 mod queue;
 mod seed;
 mod shutdown;
+mod status;
 mod update;
