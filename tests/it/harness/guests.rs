@@ -180,7 +180,7 @@ pub fn wide_prints(text: &str) -> String {
 ///
 /// `$stamp` writes the clock (eight bytes) and the number of the start (a digit), `$attempt` says the latter, `$cat` copies
 /// stdin, `$sleep` sleeps so many nanoseconds, and `$print` writes so many bytes from 1024.
-fn aware(data: &str, instructions: &str) -> String {
+fn aware(instructions: &str) -> String {
     format!(
         r#"(module
   (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
@@ -190,7 +190,6 @@ fn aware(data: &str, instructions: &str) -> String {
   (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 3)
-  (data (i32.const 1024) "{data}")
   (func $put (param $at i32) (param $len i32)
     (i32.store (i32.const 0) (local.get $at))
     (i32.store (i32.const 4) (local.get $len))
@@ -229,7 +228,7 @@ fn aware(data: &str, instructions: &str) -> String {
 /// Writes the clock (eight bytes) and the number of its start (a digit) and copies stdin behind them, see [`Stamped`]; then
 /// sleeps so many nanoseconds.
 pub fn stamps(nanoseconds: u64) -> String {
-    aware("", &format!("(call $stamp) (call $cat) (call $sleep (i64.const {nanoseconds}))"))
+    aware(&format!("(call $stamp) (call $cat) (call $sleep (i64.const {nanoseconds}))"))
 }
 
 /// What [`stamps`] writes.
@@ -253,11 +252,19 @@ impl Stamped {
 
 /// Sleeps for a year, but from its `attempt`th start on: that one writes its number.
 pub fn sleeps_before_attempt(attempt: u8) -> String {
-    let sleep = "(call $sleep (i64.const 31536000000000000))";
-    let digit = 48 + attempt;
+    before_attempt(attempt, "(call $sleep (i64.const 31536000000000000))")
+}
+
+/// The same, but computes for ever.
+pub fn spins_before_attempt(attempt: u8) -> String {
+    before_attempt(attempt, "(loop (br 0))")
+}
+
+fn before_attempt(attempt: u8, instructions: &str) -> String {
+    let digit = b'0' + attempt;
     let instructions = format!(
-        "(if (i32.lt_u (call $attempt) (i32.const {digit})) (then {sleep}))
+        "(if (i32.lt_u (call $attempt) (i32.const {digit})) (then {instructions}))
          (i32.store8 (i32.const 1024) (call $attempt)) (call $print (i32.const 1))"
     );
-    aware(" ", &instructions)
+    aware(&instructions)
 }
