@@ -1,8 +1,8 @@
 //! The asynchronous calls that have not ended, in memory: whoever waits for one waits here.
 
-use crate::domain::{AccountId, CallId, CallKey, CallState, FunctionName, Waiting};
+use crate::domain::{AccountId, CallId, CallKey, CallResult, CallState, FunctionName, Waiting};
 use dashmap::DashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,7 @@ pub(super) struct OpenCall {
     since: Instant,
     phase: watch::Sender<Phase>,
     cancelled: CancellationToken,
+    result: OnceLock<CallResult>,
 }
 
 impl OpenCall {
@@ -53,6 +54,18 @@ impl OpenCall {
 
     pub(super) fn set_phase(&self, phase: Phase) {
         self.phase.send_replace(phase);
+    }
+
+    /// What it left is on disk, and here for those who have waited: one of them may be done with it before the next has
+    /// looked.
+    pub(super) fn leave(&self, result: CallResult) {
+        // A call ends once.
+        let _ = self.result.set(result);
+    }
+
+    /// What it left, if it has ended.
+    pub(super) fn result(&self) -> Option<CallResult> {
+        self.result.get().cloned()
     }
 
     /// It is to end, if it runs.
@@ -75,8 +88,8 @@ impl OpenCalls {
     pub(super) fn open(&self, waiting: Waiting) -> Arc<OpenCall> {
         let call_id = waiting.key.call_id;
         let phase = watch::Sender::new(Phase::Pending);
-        let call = OpenCall { waiting, since: Instant::now(), phase, cancelled: CancellationToken::new() };
-        let call = Arc::new(call);
+        let (since, cancelled, result) = (Instant::now(), CancellationToken::new(), OnceLock::new());
+        let call = Arc::new(OpenCall { waiting, since, phase, cancelled, result });
         self.0.insert(call_id, Arc::clone(&call));
         call
     }

@@ -53,7 +53,10 @@ impl Service {
             if let Some(call) = self.0.open_calls.get(key) {
                 if wait {
                     self.closed(&call).await?;
-                    continue;
+                    match call.result() {
+                        Some(result) => return Ok(Output::Ended(result)),
+                        None => continue,
+                    }
                 }
                 if let Some(state) = call.phase().state() {
                     return Ok(Output::Open(state));

@@ -111,6 +111,9 @@ impl Service {
         let at = now();
         let finish = || self.0.store.finish(call.key(), start, result.clone(), at, keep);
         let finished = self.until_there_is_room(finish).await;
+        if finished.is_ok() {
+            call.leave(result);
+        }
         if end_is_known(call, start, finished) {
             self.0.open_calls.close(call);
         }
