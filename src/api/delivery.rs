@@ -8,26 +8,27 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
-/// What hears that everything was flushed, and gives back what hears that it has arrived.
-type OnFlushed = Box<dyn FnOnce() -> oneshot::Sender<()> + Send>;
+/// What hears that an answer is on its way, before any of it is, and gives back what hears that it has arrived.
+type OnBegun = Box<dyn FnOnce() -> oneshot::Sender<()> + Send>;
 
 /// An answer of which its sender wants to know that it has arrived.
 pub(super) struct Delivery {
     connection: Deliveries,
-    on_flushed: OnFlushed,
+    on_begun: OnBegun,
 }
 
 impl Delivery {
     /// The last piece of the answer is on its way to the connection.
     pub(super) fn begin(self) {
-        let Self { connection, on_flushed } = self;
-        connection.lock().push(State::Begun(on_flushed));
+        let Self { connection, on_begun } = self;
+        let arrived = on_begun();
+        connection.lock().push(State::Begun(arrived));
     }
 }
 
 enum State {
     /// Its last byte is somewhere between the body and the socket.
-    Begun(OnFlushed),
+    Begun(oneshot::Sender<()>),
     /// The socket has all of it: it ends at this byte of all that was ever written.
     Flushed { end: u64, arrived: oneshot::Sender<()> },
 }
@@ -37,10 +38,10 @@ enum State {
 pub(super) struct Deliveries(Arc<Mutex<Vec<State>>>);
 
 impl Deliveries {
-    /// Prepares to tell of an answer. `on_flushed` is run when the socket has all of it, and what it returns is told
-    /// when that has arrived; it is dropped if nobody can know.
-    pub(super) fn prepare(&self, on_flushed: impl FnOnce() -> oneshot::Sender<()> + Send + 'static) -> Delivery {
-        Delivery { connection: self.clone(), on_flushed: Box::new(on_flushed) }
+    /// Prepares to tell of an answer. `on_begun` is run before the last of it is sent, and what it returns is told when
+    /// that has arrived; it is dropped if nobody can know.
+    pub(super) fn prepare(&self, on_begun: impl FnOnce() -> oneshot::Sender<()> + Send + 'static) -> Delivery {
+        Delivery { connection: self.clone(), on_begun: Box::new(on_begun) }
     }
 
     /// Whether anybody waits to know.
@@ -50,16 +51,12 @@ impl Deliveries {
 
     /// The socket has all that was begun; so many bytes were ever written to it.
     pub(super) fn flushed(&self, written: u64) {
-        let begun: Vec<_> = {
-            let mut states = self.lock();
-            states.extract_if(.., |state| matches!(state, State::Begun(_))).collect()
-        };
-        for state in begun {
-            if let State::Begun(on_flushed) = state {
-                let arrived = on_flushed();
-                self.lock().push(State::Flushed { end: written, arrived });
-            }
-        }
+        let mut states = self.lock();
+        let begun: Vec<_> = states.extract_if(.., |state| matches!(state, State::Begun(_))).collect();
+        states.extend(begun.into_iter().map(|state| match state {
+            State::Begun(arrived) => State::Flushed { end: written, arrived },
+            flushed @ State::Flushed { .. } => flushed,
+        }));
     }
 
     /// The peer has acknowledged so many bytes of all that were ever written.

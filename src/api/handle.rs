@@ -285,12 +285,12 @@ impl Handler {
         }
         let service = self.api.service.clone();
         // The result is forgotten once all of the answer has arrived.
-        let on_flushed = move || {
+        let on_begun = move || {
             let (arrived, known) = oneshot::channel();
             service.forget_when(key, known);
             arrived
         };
-        Ok(answer::delivered(answer, self.deliveries.prepare(on_flushed)))
+        Ok(answer::delivered(answer, self.deliveries.prepare(on_begun)))
     }
 
     async fn stderr(&self, address: &Address<'_>, call_id: &str) -> Result<Answer, Error> {

@@ -34,8 +34,8 @@ pub enum Output {
     Unknown,
 }
 
-/// Whether what readers of a result were sent has arrived.
-pub(super) type Arrivals = dashmap::DashMap<CallId, watch::Receiver<()>>;
+/// Whether what readers of a result are sent has arrived.
+pub(super) type Arrivals = dashmap::DashMap<CallId, watch::Receiver<bool>>;
 
 impl Service {
     /// What there is of a call now; with `wait` of one that is open, once it has ended.
@@ -47,8 +47,11 @@ impl Service {
         loop {
             let arrival = self.0.arrivals.get(&key.call_id).map(|arrival| arrival.clone());
             if let Some(mut arrival) = arrival {
-                // Closed, once it is known.
-                let _ = tokio::time::timeout(ARRIVAL_WAIT_MAX, arrival.changed()).await;
+                // Closed, if it will not.
+                let arrived = arrival.wait_for(|arrived| *arrived);
+                if let Ok(Ok(_)) = tokio::time::timeout(ARRIVAL_WAIT_MAX, arrived).await {
+                    return Ok(Output::Unknown);
+                }
             }
             if let Some(call) = self.0.open_calls.get(key) {
                 if wait {
@@ -99,11 +102,11 @@ impl Service {
         now().0.saturating_sub(ended.0) >= ttl
     }
 
-    /// The result of a call was sent to its last byte: the call is forgotten as soon as that is known to have arrived.
-    /// Nothing changes if `arrived` is dropped.
+    /// The result of a call is about to be sent to its last byte: the call is forgotten as soon as that is known to have
+    /// arrived. Nothing changes if `arrived` is dropped.
     pub fn forget_when(&self, key: CallKey, arrived: oneshot::Receiver<()>) {
-        let (known, arrival) = watch::channel(());
-        self.0.arrivals.insert(key.call_id, arrival);
+        let (known, arrival) = watch::channel(false);
+        self.0.arrivals.insert(key.call_id, arrival.clone());
         let service = self.clone();
         self.0.tasks.spawn(async move {
             let has_arrived = tokio::select! {
@@ -111,10 +114,12 @@ impl Service {
                 () = service.given_up() => false,
             };
             if has_arrived {
+                // Those who wait to know need not wait for the disk.
+                known.send_replace(true);
                 service.forget(&key).await;
             }
-            service.0.arrivals.remove(&key.call_id);
-            // Wakes those who wait to know.
+            service.0.arrivals.remove_if(&key.call_id, |_, latest| latest.same_channel(&arrival));
+            // Wakes those who wait in vain.
             drop(known);
         });
     }
