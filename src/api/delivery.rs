@@ -70,6 +70,11 @@ impl Deliveries {
         }
     }
 
+    /// Nothing more is flushed: what was not will never arrive.
+    pub(super) fn give_up_begun(&self) {
+        self.lock().retain(|state| matches!(state, State::Flushed { .. }));
+    }
+
     /// The connection is gone: what is not known to have arrived will never be.
     pub(super) fn give_up(&self) {
         self.lock().clear();
@@ -113,9 +118,13 @@ mod tests {
     #[test]
     fn what_was_not_acknowledged_in_time_has_not_arrived() {
         let deliveries = Deliveries::default();
-        let mut known = begin(&deliveries);
+        let mut flushed = begin(&deliveries);
         deliveries.flushed(10);
+        let mut begun = begin(&deliveries);
+        deliveries.give_up_begun();
+        assert_eq!(begun.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(flushed.try_recv(), Err(oneshot::error::TryRecvError::Empty));
         deliveries.give_up();
-        assert_eq!(known.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(flushed.try_recv(), Err(oneshot::error::TryRecvError::Closed));
     }
 }

@@ -46,6 +46,7 @@ impl Stream {
     /// connection, and the peer might lose the answer that says why nobody reads. A peer that somebody wants to know
     /// about may take longer, as long as it goes on reading.
     pub(super) async fn close(mut self) {
+        self.deliveries.give_up_begun();
         // A peer that is gone has no use for it.
         let _ = self.shutdown().await;
         let mut linger = pin!(sleep(LINGER_MAX));
@@ -63,6 +64,10 @@ impl Stream {
                 },
                 () = linger.as_mut(), if lingers => lingers = false,
                 () = sleep(wait), if !self.deliveries.is_empty() => {
+                    // It may have been seen before, and is told only once: but it has no peer any more.
+                    if self.tcp.peer_addr().is_err() {
+                        break;
+                    }
                     let unread = self.unacknowledged();
                     stalled = if unread < left { Duration::ZERO } else { stalled + wait };
                     left = left.min(unread);
