@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "`tests/alone` uses the rest")]
 mod harness;
 
+mod arrival;
 mod bodies;
 mod busy;
 mod call;
@@ -30,6 +31,7 @@ mod listeners;
 mod log;
 mod management;
 mod open_machine;
+mod output;
 mod queue;
 mod restart;
 mod seed;

@@ -1,7 +1,7 @@
 //! Calls that nobody waits for: made, listed, waited for and read.
 
 use super::{Connection, Reply, Request, Server, eventually};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The address of a function whose calls nobody waits for, from that of its synchronous ones.
 pub fn asynchronous(address: &str) -> &str {
@@ -106,4 +106,67 @@ impl Stand {
 /// The id of a listed call.
 pub fn id(listed: &Value) -> String {
     listed["CallId"].as_str().unwrap().to_owned()
+}
+
+/// Longer than any test takes.
+pub const A_YEAR: u64 = 365 * 86_400 * 1_000_000_000;
+
+/// A call that was accepted.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    pub id: String,
+    /// Where its output is.
+    pub output: String,
+}
+
+impl Accepted {
+    /// The call that an answer tells of.
+    #[track_caller]
+    pub fn of(target: &str, reply: Reply) -> Self {
+        let id = reply.expect(200).json()["CallId"].as_str().unwrap().to_owned();
+        Self { output: output(target, &id), id }
+    }
+
+    /// Where its end is waited for.
+    pub fn wait(&self) -> String {
+        format!("{}/wait", self.output)
+    }
+}
+
+impl Server {
+    /// Calls a function without waiting.
+    #[track_caller]
+    pub fn accept(&self, target: &str, body: impl Into<Vec<u8>>) -> Accepted {
+        Accepted::of(target, Request::new(self.functions, "POST", asynchronous(target)).body(body).send())
+    }
+
+    /// Waits for the end of a call, and leaves what it left.
+    #[track_caller]
+    pub fn ended_call(&self, call: &Accepted) -> Reply {
+        self.get(&format!("{}?keep=1", call.wait()))
+    }
+
+    /// A call that runs until [`Server::cancel`].
+    pub fn block(&self) -> Accepted {
+        let target = self.function("blocker", &super::guests::sleeps(A_YEAR), json!({}));
+        let running = self.get("/info").json()["Running"].as_u64().unwrap();
+        let call = self.accept(&target, "");
+        self.wait_for_running(running + 1);
+        call
+    }
+
+    /// Ends a call that is open.
+    #[track_caller]
+    pub fn cancel(&self, call: &Accepted) {
+        self.request("DELETE", &call.output).send().expect(204);
+    }
+
+    /// How many calls of a function are pending, running, finished and failed.
+    #[track_caller]
+    pub fn tally(&self, target: &str) -> [u64; 4] {
+        let status = self.get(&status(target)).expect(200).json();
+        let tally = ["Pending", "Running", "Finished", "Failed"].map(|state| status[state].as_u64().unwrap());
+        assert_eq!(status["Total"], tally.iter().sum::<u64>());
+        tally
+    }
 }

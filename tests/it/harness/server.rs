@@ -156,6 +156,19 @@ impl Server {
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
+    /// Waits until the server has read all that was sent to it.
+    pub fn wait_until_all_is_read(&self) {
+        let local = format!("0100007F:{:04X}", self.functions.port());
+        // sl local_address rem_address st tx_queue:rx_queue …
+        let is_read = |line: &str| {
+            let mut columns = line.split_whitespace().skip(1);
+            let (address, queues) = (columns.next(), columns.nth(2));
+            address != Some(&local) || queues.is_none_or(|queues| queues.ends_with(":00000000"))
+        };
+        // Of the socket that listens it is the queue of connections.
+        eventually("all is read", || self.proc("net/tcp").lines().skip(1).all(is_read));
+    }
+
     pub fn request(&self, method: &str, target: &str) -> Request {
         Request::new(self.address, method, target)
     }
