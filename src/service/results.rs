@@ -45,13 +45,8 @@ impl Service {
     pub async fn output(&self, key: &CallKey, wait: bool) -> Result<Output, CallError> {
         let mut looks = 0;
         loop {
-            let arrival = self.0.arrivals.get(&key.call_id).map(|arrival| arrival.clone());
-            if let Some(mut arrival) = arrival {
-                // Closed, if it will not.
-                let arrived = arrival.wait_for(|arrived| *arrived);
-                if let Ok(Ok(_)) = tokio::time::timeout(ARRIVAL_WAIT_MAX, arrived).await {
-                    return Ok(Output::Unknown);
-                }
+            if self.was_read(key).await {
+                return Ok(Output::Unknown);
             }
             if let Some(call) = self.0.open_calls.get(key) {
                 if wait {
@@ -84,6 +79,15 @@ impl Service {
                 Some(KnownCall::Open(state)) => Output::Open(state),
             });
         }
+    }
+
+    /// Whether a result that may still be on disk has arrived at a reader; of one that is on its way, once that is known.
+    async fn was_read(&self, key: &CallKey) -> bool {
+        let arrival = self.0.arrivals.get(&key.call_id).map(|arrival| arrival.clone());
+        let Some(mut arrival) = arrival else { return false };
+        // Closed, if it will not arrive.
+        let arrived = arrival.wait_for(|arrived| *arrived);
+        matches!(tokio::time::timeout(ARRIVAL_WAIT_MAX, arrived).await, Ok(Ok(_)))
     }
 
     /// Waits until an open call has ended.
@@ -155,6 +159,9 @@ impl Service {
             let ended = phase.wait_for(|phase| phase.state().is_none());
             let _ = tokio::time::timeout(CANCEL_WAIT_MAX, ended).await;
             return Ok(true);
+        }
+        if self.was_read(key).await {
+            return Ok(false);
         }
         match self.0.store.drop_result(key).await {
             Ok(()) => Ok(true),
