@@ -39,9 +39,10 @@ pub enum Busy {
 /// An asynchronous call whose turn has come.
 pub(super) struct Granted {
     pub(super) call: Arc<OpenCall>,
-    pub(super) permit: Permit,
-    /// Memory that is kept for it, since it was short of it before.
+    /// Memory that is kept for it, since it was short of it before. Dropped before the permit, which looks for whoever
+    /// could use it.
     pub(super) aside: Option<SetAside>,
+    pub(super) permit: Permit,
 }
 
 /// All permits of the machine. A cheap clone.
