@@ -184,8 +184,7 @@ fn a_crowd_that_waits_for_one_call_gets_it_and_costs_little() {
              (call $sleep (i64.const {A_YEAR})))"#
     );
     let target = server.function("f", &guests::module(2, &body), json!({}));
-    let call = server.accept(&target, "");
-    server.wait_for_running(1);
+    let call = server.accept_and_run(&target);
     let (threads, kilobytes) = (server.status("Threads"), server.status("VmRSS"));
     let crowd: Vec<_> = (0..WAITING)
         .map(|_| {

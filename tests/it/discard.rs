@@ -89,8 +89,7 @@ fn what_runs_ends_at_once_however_it_runs() {
     ] {
         let target = server.function(name, &wat, json!({}));
         let in_time = (0..ATTEMPTS).any(|_| {
-            let call = server.accept(&target, "");
-            server.wait_for_running(1);
+            let call = server.accept_and_run(&target);
             if name.starts_with("heavy") {
                 eventually("it is heavy", || server.get("/info").json()["MemoryCharged"].as_u64() > Some(32 << 20));
             }
@@ -119,11 +118,10 @@ fn what_runs_ends_at_once_however_it_runs() {
 fn one_that_runs_ends_alone_and_the_next_one_starts() {
     let server = Server::with(&["--max-running", "2"]);
     let sleeps = server.function("sleeps", &guests::sleeps(A_YEAR), json!({}));
-    let [one, other, next] = [1, 1, 1].map(|_: i32| server.accept(&sleeps, ""));
-    server.wait_for_running(2);
-    server.wait_for_info("Pending", 1);
+    let [one, other] = [(); 2].map(|()| server.accept_and_run(&sleeps));
+    let next = server.accept(&sleeps, "");
     assert_eq!(discard(&server, &one), 204);
-    eventually("the next one runs", || server.get(&next.output).status == 201);
+    server.wait_until_it_runs(&next);
     assert_eq!(server.get(&other.output).status, 201);
     assert_eq!(server.get(&one.output).expect(500).text(), "cancelled\n");
     for call in [other, next] {
@@ -137,8 +135,7 @@ fn what_is_not_there_cannot_be_discarded() {
     let server = Server::start();
     let a = server.function("a", &guests::sleeps(A_YEAR), json!({}));
     let b = server.function("b", &guests::cat(), json!({}));
-    let runs = server.accept(&a, "");
-    server.wait_for_running(1);
+    let runs = server.accept_and_run(&a);
     for output in [calls::output(&a, NO_CALL), calls::output(&b, &runs.id), calls::output(&a, "x")] {
         assert_eq!(server.request("DELETE", &output).send().expect(404).text(), "no such call\n");
     }

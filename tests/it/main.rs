@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "`tests/alone` uses the rest")]
 mod harness;
 
+mod accept;
 mod arrival;
 mod bodies;
 mod busy;
@@ -17,6 +18,7 @@ mod discard;
 mod drain;
 mod durability;
 mod ending;
+mod endings_alike;
 mod environment;
 mod examples;
 mod fixtures;
@@ -25,6 +27,7 @@ mod function_config;
 mod function_fields;
 mod function_host;
 mod functions;
+mod idempotency;
 mod image_refusals;
 mod images;
 mod kept;

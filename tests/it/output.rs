@@ -105,8 +105,7 @@ fn the_content_type_is_what_the_label_said_when_the_call_started() {
     assert_eq!(content_type(&call), "text/new");
 
     let sleeps = server.function("sleeps", &guests::sleeps(500_000_000), labelled("text/old"));
-    let call = server.accept(&sleeps, "");
-    server.wait_for_running(1);
+    let call = server.accept_and_run(&sleeps);
     update("sleeps", "text/new");
     assert_eq!(content_type(&call), "text/old");
 }
@@ -197,8 +196,7 @@ fn all_who_wait_for_a_call_get_it_whole() {
     let server = Server::start();
     let sleeps = server.function("sleeps", &guests::sleeps(A_YEAR), json!({}));
     for _ in 0..5 {
-        let call = server.accept(&sleeps, "");
-        server.wait_for_running(1);
+        let call = server.accept_and_run(&sleeps);
         let waiting: Vec<Connection> = (0..20)
             .map(|_| {
                 let mut connection = server.connect();
@@ -335,10 +333,9 @@ fn a_client_that_asks_for_json_gets_errors_as_json_and_output_as_it_is() {
 
 #[test]
 fn whoever_waits_when_the_server_drains_is_told_to_come_back() {
-    let mut server = Server::with(&["--max-running", "1", "--drain", "300ms"]);
+    let mut server = Server::with(&["--max-running", "1", "--drain", "2s"]);
     let sleeps = server.function("sleeps", &guests::sleeps(A_YEAR), json!({}));
-    let calls = [server.accept(&sleeps, ""), server.accept(&sleeps, "")];
-    server.wait_for_running(1);
+    let calls = [server.accept_and_run(&sleeps), server.accept(&sleeps, "")];
     let mut waiting = calls.each_ref().map(|call| {
         let mut connection = server.connect();
         connection.send(&server.request("GET", &call.wait()));

@@ -149,10 +149,20 @@ impl Server {
     /// A call that runs until [`Server::cancel`].
     pub fn block(&self) -> Accepted {
         let target = self.function("blocker", &super::guests::sleeps(A_YEAR), json!({}));
-        let running = self.get("/info").json()["Running"].as_u64().unwrap();
-        let call = self.accept(&target, "");
-        self.wait_for_running(running + 1);
+        self.accept_and_run(&target)
+    }
+
+    /// Calls a function without waiting, and waits until the call runs.
+    #[track_caller]
+    pub fn accept_and_run(&self, target: &str) -> Accepted {
+        let call = self.accept(target, "");
+        self.wait_until_it_runs(&call);
         call
+    }
+
+    /// Waits until a call runs: it has its slot a moment before.
+    pub fn wait_until_it_runs(&self, call: &Accepted) {
+        eventually("the call runs", || self.get(&call.output).status == 201);
     }
 
     /// Ends a call that is open.
