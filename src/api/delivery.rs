@@ -5,11 +5,12 @@
 //! begins it with its last piece, and the connection's [`Stream`](super::stream::Stream) sees what is written, flushed
 //! and acknowledged.
 
+use crate::service::results::Sending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
-/// What hears that an answer is on its way, before any of it is, and gives back what hears that it has arrived.
-type OnBegun = Box<dyn FnOnce() -> oneshot::Sender<()> + Send>;
+/// What hears that an answer is on its way, before any of it is, and gives back what hears how far it is.
+type OnBegun = Box<dyn FnOnce() -> watch::Sender<Sending> + Send>;
 
 /// An answer of which its sender wants to know that it has arrived.
 pub(super) struct Delivery {
@@ -21,26 +22,27 @@ impl Delivery {
     /// The last piece of the answer is on its way to the connection.
     pub(super) fn begin(self) {
         let Self { connection, on_begun } = self;
-        let arrived = on_begun();
-        connection.lock().push(State::Begun(arrived));
+        let sending = on_begun();
+        connection.lock().push(Begun { sending, end: None });
     }
 }
 
-enum State {
-    /// Its last byte is somewhere between the body and the socket.
-    Begun(oneshot::Sender<()>),
-    /// The socket has all of it: it ends at this byte of all that was ever written.
-    Flushed { end: u64, arrived: oneshot::Sender<()> },
+/// An answer on its way.
+struct Begun {
+    /// Dropped before it has arrived, it tells that nobody will know.
+    sending: watch::Sender<Sending>,
+    /// Where it ends among all bytes that were ever written; `None` as long as the socket does not have all of it.
+    end: Option<u64>,
 }
 
 /// What is on its way on one connection. A cheap clone.
 #[derive(Clone, Default)]
-pub(super) struct Deliveries(Arc<Mutex<Vec<State>>>);
+pub(super) struct Deliveries(Arc<Mutex<Vec<Begun>>>);
 
 impl Deliveries {
-    /// Prepares to tell of an answer. `on_begun` is run before the last of it is sent, and what it returns is told when
-    /// that has arrived; it is dropped if nobody can know.
-    pub(super) fn prepare(&self, on_begun: impl FnOnce() -> oneshot::Sender<()> + Send + 'static) -> Delivery {
+    /// Prepares to tell of an answer. `on_begun` is run before the last of it is sent; what it returns is told how far
+    /// that is, and dropped if nobody can know.
+    pub(super) fn prepare(&self, on_begun: impl FnOnce() -> watch::Sender<Sending> + Send + 'static) -> Delivery {
         Delivery { connection: self.clone(), on_begun: Box::new(on_begun) }
     }
 
@@ -51,28 +53,22 @@ impl Deliveries {
 
     /// The socket has all that was begun; so many bytes were ever written to it.
     pub(super) fn flushed(&self, written: u64) {
-        let mut states = self.lock();
-        let begun: Vec<_> = states.extract_if(.., |state| matches!(state, State::Begun(_))).collect();
-        states.extend(begun.into_iter().map(|state| match state {
-            State::Begun(arrived) => State::Flushed { end: written, arrived },
-            flushed @ State::Flushed { .. } => flushed,
-        }));
+        for answer in self.lock().iter_mut().filter(|answer| answer.end.is_none()) {
+            answer.end = Some(written);
+            answer.sending.send_replace(Sending::Flushed);
+        }
     }
 
     /// The peer has acknowledged so many bytes of all that were ever written.
     pub(super) fn acknowledged(&self, bytes: u64) {
-        let is_known = |state: &mut State| matches!(state, State::Flushed { end, .. } if *end <= bytes);
-        for state in self.lock().extract_if(.., is_known) {
-            if let State::Flushed { arrived, .. } = state {
-                // Whoever waited for it has ended with the server.
-                let _ = arrived.send(());
-            }
+        for answer in self.lock().extract_if(.., |answer| answer.end.is_some_and(|end| end <= bytes)) {
+            answer.sending.send_replace(Sending::Arrived);
         }
     }
 
     /// Nothing more is flushed: what was not will never arrive.
     pub(super) fn give_up_begun(&self) {
-        self.lock().retain(|state| matches!(state, State::Flushed { .. }));
+        self.lock().retain(|answer| answer.end.is_some());
     }
 
     /// The connection is gone: what is not known to have arrived will never be.
@@ -80,7 +76,7 @@ impl Deliveries {
         self.lock().clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<State>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Begun>> {
         // Nothing panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,41 +86,45 @@ impl Deliveries {
 mod tests {
     use super::*;
 
-    fn begin(deliveries: &Deliveries) -> oneshot::Receiver<()> {
-        let (arrived, known) = oneshot::channel();
-        deliveries.prepare(move || arrived).begin();
+    fn begin(deliveries: &Deliveries) -> watch::Receiver<Sending> {
+        let (sending, known) = watch::channel(Sending::Begun);
+        deliveries.prepare(move || sending).begin();
         known
+    }
+
+    fn is_known_in_vain(known: &watch::Receiver<Sending>) -> bool {
+        known.has_changed().is_err() && *known.borrow() != Sending::Arrived
     }
 
     #[test]
     fn what_is_acknowledged_to_its_last_byte_has_arrived() {
         let deliveries = Deliveries::default();
-        let mut first = begin(&deliveries);
+        let first = begin(&deliveries);
         deliveries.acknowledged(1000);
-        assert!(first.try_recv().is_err(), "nobody has flushed it");
+        assert_eq!(*first.borrow(), Sending::Begun, "nobody has flushed it");
         deliveries.flushed(100);
-        let mut second = begin(&deliveries);
+        let second = begin(&deliveries);
+        assert_eq!((*first.borrow(), *second.borrow()), (Sending::Flushed, Sending::Begun));
         deliveries.flushed(250);
         deliveries.acknowledged(99);
-        assert!(first.try_recv().is_err());
+        assert_eq!(*first.borrow(), Sending::Flushed);
         deliveries.acknowledged(100);
-        assert_eq!(first.try_recv(), Ok(()));
-        assert!(second.try_recv().is_err() && !deliveries.is_empty());
+        assert_eq!((*first.borrow(), *second.borrow()), (Sending::Arrived, Sending::Flushed));
+        assert!(!deliveries.is_empty());
         deliveries.acknowledged(250);
-        assert_eq!(second.try_recv(), Ok(()));
+        assert_eq!(*second.borrow(), Sending::Arrived);
         assert!(deliveries.is_empty());
     }
 
     #[test]
     fn what_was_not_acknowledged_in_time_has_not_arrived() {
         let deliveries = Deliveries::default();
-        let mut flushed = begin(&deliveries);
+        let flushed = begin(&deliveries);
         deliveries.flushed(10);
-        let mut begun = begin(&deliveries);
+        let begun = begin(&deliveries);
         deliveries.give_up_begun();
-        assert_eq!(begun.try_recv(), Err(oneshot::error::TryRecvError::Closed));
-        assert_eq!(flushed.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        assert!(is_known_in_vain(&begun) && !is_known_in_vain(&flushed));
         deliveries.give_up();
-        assert_eq!(flushed.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert!(is_known_in_vain(&flushed));
     }
 }

@@ -20,7 +20,6 @@ use hyper::header::{CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, X_CONTENT_
 use hyper::http::request::Parts;
 use hyper::{Request, StatusCode};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::oneshot;
 
 /// The longest path and query together, in bytes.
 const TARGET_BYTES_MAX: usize = 8 << 10;
@@ -279,17 +278,13 @@ impl Handler {
             Output::Unknown => return Err(Error::NoSuchCall),
             Output::Ended(result) => result,
         };
+        let bytes = result.stdout.len();
         let answer = answer::result(key.call_id, result, &parts.headers);
         if keep {
             return Ok(answer);
         }
         let service = self.api.service.clone();
-        // The result is forgotten once all of the answer has arrived.
-        let on_begun = move || {
-            let (arrived, known) = oneshot::channel();
-            service.forget_when(key, known);
-            arrived
-        };
+        let on_begun = move || service.forget_when_arrived(key, bytes);
         Ok(answer::delivered(answer, self.deliveries.prepare(on_begun)))
     }
 

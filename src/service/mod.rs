@@ -36,7 +36,7 @@ use metrics::Metrics;
 use open_calls::OpenCalls;
 use permits::{Granted, Permits};
 use programs::Programs;
-use results::Arrivals;
+use results::Readings;
 use runner::Runner;
 use scheduler::Bounds;
 use std::sync::{Arc, OnceLock, Weak};
@@ -84,7 +84,7 @@ struct Shared {
     engine: Engine,
     directory: Directory,
     open_calls: OpenCalls,
-    arrivals: Arrivals,
+    readings: Readings,
     permits: Permits,
     programs: Programs,
     runner: Runner,
@@ -156,7 +156,7 @@ impl Service {
             engine: engine.clone(),
             directory,
             open_calls: OpenCalls::default(),
-            arrivals: Arrivals::default(),
+            readings: Readings::default(),
             permits,
             programs: Programs::new(engine.clone(), Arc::clone(&files), compiler),
             runner: Runner::start(engine).map_err(thread)?,

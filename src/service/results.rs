@@ -9,11 +9,13 @@ use crate::domain::{AccountId, CallId, CallKey, CallResult, CallState, Listed, T
 use crate::store::{self, KnownCall};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 /// How long another reader waits to learn whether the one before has got all of a result: longer than a peer delays its
 /// acknowledgement.
 const ARRIVAL_WAIT_MAX: Duration = Duration::from_millis(250);
+/// What a socket takes at once.
+const AT_ONCE_BYTES_MAX: usize = 64 << 10;
 /// How long to wait before the store is asked again that was read just before memory knew of a change.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 /// How often it is asked.
@@ -34,8 +36,26 @@ pub enum Output {
     Unknown,
 }
 
-/// Whether what readers of a result are sent has arrived.
-pub(super) type Arrivals = dashmap::DashMap<CallId, watch::Receiver<bool>>;
+/// How far the answer to a reader of a result is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    /// On its way to the network.
+    Begun,
+    /// The network has all of it.
+    Flushed,
+    /// The reader has all of it.
+    Arrived,
+}
+
+/// The latest answer to a reader of a result.
+pub(super) struct Reading {
+    sending: watch::Receiver<Sending>,
+    /// It may take a while to send.
+    is_large: bool,
+}
+
+/// What readers of results are sent now.
+pub(super) type Readings = dashmap::DashMap<CallId, Reading>;
 
 impl Service {
     /// What there is of a call now; with `wait` of one that is open, once it has ended.
@@ -82,11 +102,13 @@ impl Service {
     }
 
     /// Whether a result that may still be on disk has arrived at a reader; of one that is on its way, once that is known.
+    /// While a large one is still being sent, there are two readers at once, and both get it.
     async fn was_read(&self, key: &CallKey) -> bool {
-        let arrival = self.0.arrivals.get(&key.call_id).map(|arrival| arrival.clone());
-        let Some(mut arrival) = arrival else { return false };
-        // Closed, if it will not arrive.
-        let arrived = arrival.wait_for(|arrived| *arrived);
+        let reading = self.0.readings.get(&key.call_id);
+        let reading = reading.filter(|reading| !reading.is_large || *reading.sending.borrow() != Sending::Begun);
+        let Some(mut sending) = reading.map(|reading| reading.sending.clone()) else { return false };
+        // Closed, if nobody will know.
+        let arrived = sending.wait_for(|sending| *sending == Sending::Arrived);
         matches!(tokio::time::timeout(ARRIVAL_WAIT_MAX, arrived).await, Ok(Ok(_)))
     }
 
@@ -106,26 +128,24 @@ impl Service {
         now().0.saturating_sub(ended.0) >= ttl
     }
 
-    /// The result of a call is about to be sent to its last byte: the call is forgotten as soon as that is known to have
-    /// arrived. Nothing changes if `arrived` is dropped.
-    pub fn forget_when(&self, key: CallKey, arrived: oneshot::Receiver<()>) {
-        let (known, arrival) = watch::channel(false);
-        self.0.arrivals.insert(key.call_id, arrival.clone());
-        let service = self.clone();
+    /// The result of a call is about to be sent, so many bytes: the call is forgotten as soon as what this returns is told
+    /// that they have arrived. Nothing changes if it is dropped.
+    pub fn forget_when_arrived(&self, key: CallKey, bytes: usize) -> watch::Sender<Sending> {
+        let (sender, sending) = watch::channel(Sending::Begun);
+        let reading = Reading { sending: sending.clone(), is_large: bytes > AT_ONCE_BYTES_MAX };
+        self.0.readings.insert(key.call_id, reading);
+        let (service, mut watched) = (self.clone(), sending.clone());
         self.0.tasks.spawn(async move {
             let has_arrived = tokio::select! {
-                has_arrived = arrived => has_arrived.is_ok(),
+                arrived = watched.wait_for(|sending| *sending == Sending::Arrived) => arrived.is_ok(),
                 () = service.given_up() => false,
             };
             if has_arrived {
-                // Those who wait to know need not wait for the disk.
-                known.send_replace(true);
                 service.forget(&key).await;
             }
-            service.0.arrivals.remove_if(&key.call_id, |_, latest| latest.same_channel(&arrival));
-            // Wakes those who wait in vain.
-            drop(known);
+            service.0.readings.remove_if(&key.call_id, |_, latest| latest.sending.same_channel(&sending));
         });
+        sender
     }
 
     /// Ready when the server ends and has waited long enough for those who read: their results stay.
