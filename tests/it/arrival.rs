@@ -1,7 +1,7 @@
 //! A result is forgotten once its last byte has arrived, and not before: readers that leave, that are slow, that come
 //! in crowds (`docs/api.md` section 4).
 
-use crate::harness::calls::{A_YEAR, Accepted};
+use crate::harness::calls::{A_YEAR, Accepted, asynchronous};
 use crate::harness::{Connection, PATIENCE, Server, eventually, guests};
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
@@ -103,6 +103,8 @@ fn a_reader_that_has_left_is_not_waited_for() {
     for way in [Way::Closes, Way::Resets, Way::ShutsDown] {
         for header in ["keep-alive", "close"] {
             let call = full(&server, &cat);
+            // The log's file is open from then on.
+            server.get(&asynchronous(&cat).replacen("/call/", "/logs/", 1)).expect(200);
             let files = server.open_files();
             for _ in 0..3 {
                 drop(leave(half_way(&server, &call.output, header), way));
