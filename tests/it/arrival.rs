@@ -1,13 +1,14 @@
 //! A result is forgotten once its last byte has arrived, and not before: readers that leave, that are slow, that come
 //! in crowds (`docs/api.md` section 4).
 
-use crate::harness::calls::{A_YEAR, Accepted, asynchronous};
+use crate::harness::calls::{A_YEAR, Accepted};
 use crate::harness::{Connection, PATIENCE, Server, eventually, guests};
+use rustix::process::Signal;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use std::io::{BufReader, Read as _};
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MB: usize = 1 << 20;
 /// What the kernel keeps at most for a reader that does not read.
@@ -103,16 +104,36 @@ fn a_reader_that_has_left_is_not_waited_for() {
     for way in [Way::Closes, Way::Resets, Way::ShutsDown] {
         for header in ["keep-alive", "close"] {
             let call = full(&server, &cat);
-            // The log's file is open from then on.
-            server.get(&asynchronous(&cat).replacen("/call/", "/logs/", 1)).expect(200);
-            let files = server.open_files();
+            let sockets = server.open_sockets();
             for _ in 0..3 {
                 drop(leave(half_way(&server, &call.output, header), way));
             }
             let what = format!("{way:?}, {header}: the connections are closed");
-            eventually(&what, || server.open_files() <= files);
+            eventually(&what, || server.open_sockets() <= sockets);
             assert_there(&server, &call, &what);
         }
+    }
+}
+
+#[test]
+fn a_server_that_ends_does_not_wait_for_a_reader_that_does_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut server = Server::on(&data, &[]);
+    let cat = server.function("cat", &guests::cat(), json!({}));
+    let calls = ["keep-alive", "close"].map(|header| {
+        let call = full(&server, &cat);
+        let reader = half_way(&server, &call.output, header);
+        (call, reader)
+    });
+    let began = Instant::now();
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().code(), Some(0));
+    // The drain is for calls, and may take 30 s.
+    assert!(began.elapsed() < Duration::from_secs(15), "it took {:?}", began.elapsed());
+    let server = Server::on(&data, &[]);
+    for (call, _reader) in &calls {
+        assert_there(&server, call, "after a restart");
     }
 }
 

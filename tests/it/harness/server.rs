@@ -149,6 +149,14 @@ impl Server {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
+    /// How many sockets it has open.
+    pub fn open_sockets(&self) -> usize {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        // One that is closed meanwhile leads nowhere.
+        let leads_to = |file: std::io::Result<std::fs::DirEntry>| std::fs::read_link(file.ok()?.path()).ok();
+        files.filter_map(leads_to).filter(|path| path.to_string_lossy().starts_with("socket:")).count()
+    }
+
     /// A number of `/proc/PID/status`, such as `Threads` or `VmRSS` (in kB).
     pub fn status(&self, key: &str) -> u64 {
         let status = self.proc("status");
