@@ -51,11 +51,27 @@ impl Deliveries {
         self.lock().is_empty()
     }
 
+    /// The socket is about to be given all that there is, and may take all: whoever looks must know before the peer can.
+    pub(super) fn writing(&self) {
+        self.tell_of_begun(Sending::Written);
+    }
+
+    /// It has not taken all.
+    pub(super) fn has_more_to_write(&self) {
+        self.tell_of_begun(Sending::Begun);
+    }
+
+    fn tell_of_begun(&self, sending: Sending) {
+        for answer in self.lock().iter().filter(|answer| answer.end.is_none()) {
+            answer.sending.send_replace(sending);
+        }
+    }
+
     /// The socket has all that was begun; so many bytes were ever written to it.
     pub(super) fn flushed(&self, written: u64) {
         for answer in self.lock().iter_mut().filter(|answer| answer.end.is_none()) {
             answer.end = Some(written);
-            answer.sending.send_replace(Sending::Flushed);
+            answer.sending.send_replace(Sending::Written);
         }
     }
 
@@ -104,12 +120,16 @@ mod tests {
         assert_eq!(*first.borrow(), Sending::Begun, "nobody has flushed it");
         deliveries.flushed(100);
         let second = begin(&deliveries);
-        assert_eq!((*first.borrow(), *second.borrow()), (Sending::Flushed, Sending::Begun));
+        assert_eq!((*first.borrow(), *second.borrow()), (Sending::Written, Sending::Begun));
+        deliveries.writing();
+        assert_eq!(*second.borrow(), Sending::Written);
+        deliveries.has_more_to_write();
+        assert_eq!((*first.borrow(), *second.borrow()), (Sending::Written, Sending::Begun));
         deliveries.flushed(250);
         deliveries.acknowledged(99);
-        assert_eq!(*first.borrow(), Sending::Flushed);
+        assert_eq!(*first.borrow(), Sending::Written);
         deliveries.acknowledged(100);
-        assert_eq!((*first.borrow(), *second.borrow()), (Sending::Arrived, Sending::Flushed));
+        assert_eq!((*first.borrow(), *second.borrow()), (Sending::Arrived, Sending::Written));
         assert!(!deliveries.is_empty());
         deliveries.acknowledged(250);
         assert_eq!(*second.borrow(), Sending::Arrived);

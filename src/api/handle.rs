@@ -278,13 +278,12 @@ impl Handler {
             Output::Unknown => return Err(Error::NoSuchCall),
             Output::Ended(result) => result,
         };
-        let bytes = result.stdout.len();
         let answer = answer::result(key.call_id, result, &parts.headers);
         if keep {
             return Ok(answer);
         }
         let service = self.api.service.clone();
-        let on_begun = move || service.forget_when_arrived(key, bytes);
+        let on_begun = move || service.forget_when_arrived(key);
         Ok(answer::delivered(answer, self.deliveries.prepare(on_begun)))
     }
 

@@ -109,6 +109,24 @@ impl Stream {
         }
     }
 
+    /// Writes so many bytes, all that there is now.
+    fn send(
+        &mut self,
+        bytes: usize,
+        context: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let watched = !self.deliveries.is_empty();
+        if watched {
+            self.deliveries.writing();
+        }
+        let written = write(Pin::new(&mut self.tcp), context);
+        if watched && !matches!(written, Poll::Ready(Ok(written)) if written == bytes) {
+            self.deliveries.has_more_to_write();
+        }
+        self.bounded(written, context)
+    }
+
     fn bounded(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(result) = written {
             self.deadline = None;
@@ -157,8 +175,7 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write(context, bytes);
-        self.bounded(written, context)
+        self.send(bytes.len(), context, |tcp, context| tcp.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -166,8 +183,8 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write_vectored(context, pieces);
-        self.bounded(written, context)
+        let bytes = pieces.iter().map(|piece| piece.len()).sum();
+        self.send(bytes, context, |tcp, context| tcp.poll_write_vectored(context, pieces))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -14,8 +14,6 @@ use tokio::sync::watch;
 /// How long another reader waits to learn whether the one before has got all of a result: longer than a peer delays its
 /// acknowledgement.
 const ARRIVAL_WAIT_MAX: Duration = Duration::from_millis(250);
-/// What a socket takes at once.
-const AT_ONCE_BYTES_MAX: usize = 64 << 10;
 /// How long to wait before the store is asked again that was read just before memory knew of a change.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 /// How often it is asked.
@@ -39,23 +37,16 @@ pub enum Output {
 /// How far the answer to a reader of a result is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sending {
-    /// On its way to the network.
+    /// Some of it is still to be written.
     Begun,
-    /// The network has all of it.
-    Flushed,
+    /// The network has all of it, or is just being given the rest.
+    Written,
     /// The reader has all of it.
     Arrived,
 }
 
-/// The latest answer to a reader of a result.
-pub(super) struct Reading {
-    sending: watch::Receiver<Sending>,
-    /// It may take a while to send.
-    is_large: bool,
-}
-
-/// What readers of results are sent now.
-pub(super) type Readings = dashmap::DashMap<CallId, Reading>;
+/// How far the latest answers to readers of results are.
+pub(super) type Readings = dashmap::DashMap<CallId, watch::Receiver<Sending>>;
 
 impl Service {
     /// What there is of a call now; with `wait` of one that is open, once it has ended.
@@ -102,14 +93,14 @@ impl Service {
     }
 
     /// Whether a result that may still be on disk has arrived at a reader; of one that is on its way, once that is known.
-    /// While a large one is still being sent, there are two readers at once, and both get it.
+    /// As long as some of it is to be written, there are two readers at once, and both get it.
     async fn was_read(&self, key: &CallKey) -> bool {
-        let reading = self.0.readings.get(&key.call_id);
-        let reading = reading.filter(|reading| !reading.is_large || *reading.sending.borrow() != Sending::Begun);
-        let Some(mut sending) = reading.map(|reading| reading.sending.clone()) else { return false };
+        let reading = self.0.readings.get(&key.call_id).map(|reading| reading.clone());
+        let Some(mut sending) = reading else { return false };
         // Closed, if nobody will know.
-        let arrived = sending.wait_for(|sending| *sending == Sending::Arrived);
-        matches!(tokio::time::timeout(ARRIVAL_WAIT_MAX, arrived).await, Ok(Ok(_)))
+        let known = sending.wait_for(|sending| *sending != Sending::Written);
+        let known = tokio::time::timeout(ARRIVAL_WAIT_MAX, known).await;
+        matches!(known, Ok(Ok(sending)) if *sending == Sending::Arrived)
     }
 
     /// Waits until an open call has ended.
@@ -128,12 +119,11 @@ impl Service {
         now().0.saturating_sub(ended.0) >= ttl
     }
 
-    /// The result of a call is about to be sent, so many bytes: the call is forgotten as soon as what this returns is told
-    /// that they have arrived. Nothing changes if it is dropped.
-    pub fn forget_when_arrived(&self, key: CallKey, bytes: usize) -> watch::Sender<Sending> {
+    /// The result of a call is about to be sent: the call is forgotten as soon as what this returns is told that it has
+    /// arrived. Nothing changes if it is dropped.
+    pub fn forget_when_arrived(&self, key: CallKey) -> watch::Sender<Sending> {
         let (sender, sending) = watch::channel(Sending::Begun);
-        let reading = Reading { sending: sending.clone(), is_large: bytes > AT_ONCE_BYTES_MAX };
-        self.0.readings.insert(key.call_id, reading);
+        self.0.readings.insert(key.call_id, sending.clone());
         let (service, mut watched) = (self.clone(), sending.clone());
         self.0.tasks.spawn(async move {
             let has_arrived = tokio::select! {
@@ -143,7 +133,7 @@ impl Service {
             if has_arrived {
                 service.forget(&key).await;
             }
-            service.0.readings.remove_if(&key.call_id, |_, latest| latest.sending.same_channel(&sending));
+            service.0.readings.remove_if(&key.call_id, |_, latest| latest.same_channel(&sending));
         });
         sender
     }
