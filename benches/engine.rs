@@ -53,7 +53,8 @@ fn run(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let weight = Weight::default();
                 let invocation = Invocation { args: vec!["guest".to_owned()], ..Invocation::default() };
-                let outcome = runtime.block_on(engine.run(&program, invocation, &limits, &weight));
+                let outcome =
+                    runtime.block_on(engine.run(&program, invocation, &limits, &weight, std::future::pending()));
                 black_box(outcome.expect("an outcome"))
             });
         });

@@ -130,7 +130,8 @@ impl Engine {
 
     /// Runs a program once, in a sandbox of its own, and takes the sandbox down.
     ///
-    /// A guest that fails is an [`Outcome`]. The future may be dropped at any await: the guest is then
+    /// A guest that fails is an [`Outcome`], and so is one that is ended because `to_end` is ready: what it has left by
+    /// then is kept. The future may be dropped at any await: the guest is then
     /// stopped and its memory given back. Once `weight` is heavy it should be polled where it holds nobody up, and
     /// may be moved to another thread or runtime for that. `Usage::duration` is left at zero, since the engine reads no
     /// clock.
@@ -143,9 +144,10 @@ impl Engine {
         invocation: Invocation,
         limits: &Limits,
         weight: &Weight,
+        to_end: impl Future<Output = ()>,
     ) -> Result<Outcome, Error> {
         let turn = Turn::begin(&self.0.light, &self.0.heavy, weight);
-        sandbox::run(&program.0, invocation, limits, &self.0.budget, turn).await
+        sandbox::run(&program.0, invocation, limits, &self.0.budget, turn, to_end).await
     }
 
     /// What all running guests hold, and may hold.

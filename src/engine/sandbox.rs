@@ -5,7 +5,7 @@ use super::limiter::Limiter;
 use super::stdio::{Sink, Stdin, lock};
 use super::turns::{InTurn, Turn};
 use super::{Error, Linked, MemoryBudget, SetAside};
-use crate::domain::{Limits, Outcome, Usage};
+use crate::domain::{Ending, Limits, Outcome, Usage};
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -53,6 +53,7 @@ pub(super) async fn run(
     limits: &Limits,
     budget: &Arc<MemoryBudget>,
     turn: Arc<Turn>,
+    to_end: impl Future<Output = ()>,
 ) -> Result<Outcome, Error> {
     let (stdout, stderr, written) = Sink::pair(limits.stdout_bytes, invocation.tty);
     let mut wasi = WasiCtxBuilder::new()
@@ -85,14 +86,19 @@ pub(super) async fn run(
     // At each tick the guest comes back to this clock, which also bounds a wait in a host call.
     let ended = {
         let guest = std::pin::pin!(start(program, &mut store));
-        tokio::time::timeout(limits.timeout, InTurn::new(guest, turn)).await
+        tokio::select! {
+            biased;
+            ended = tokio::time::timeout(limits.timeout, InTurn::new(guest, turn)) => Some(ended),
+            () = to_end => None,
+        }
     };
 
     let refused = store.data().limiter.refused();
     let ending = match ended {
-        Ok(Ok(result)) => ending(result, refused)?,
-        Ok(Err(panic)) => return Err(Error::Panicked(panic_text(panic.as_ref()))),
-        Err(_elapsed) => crate::domain::Ending::TimedOut,
+        Some(Ok(Ok(result))) => ending(result, refused)?,
+        Some(Ok(Err(panic))) => return Err(Error::Panicked(panic_text(panic.as_ref()))),
+        Some(Err(_elapsed)) => Ending::TimedOut,
+        None => Ending::Cancelled,
     };
     let fuel = limits.fuel.map(|all| all.get() - store.get_fuel().unwrap_or(0).min(all.get()));
     let memory_peak_bytes = store.data().limiter.peak();

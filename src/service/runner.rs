@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-/// How long after its Timeout a heavy guest is waited for: one bulk memory instruction of it cannot be cut.
+/// How long a heavy guest is waited for after its Timeout, or after it was ended: one bulk memory instruction of it cannot
+/// be cut.
 const HEAVY_GRACE: Duration = Duration::from_millis(100);
 /// How polite the threads of heavy guests are to all others.
 const HEAVY_NICE: i32 = 10;
@@ -77,7 +78,10 @@ impl Runner {
                 let broken = |e| Err(Failure::Internal(format!("a heavy guest's task did not end: {e}")));
                 return ended.unwrap_or_else(broken);
             }
-            () = is_to_end(&function, &cancelled) => Ending::Cancelled,
+            () = async {
+                is_to_end(&function, &cancelled).await;
+                tokio::time::sleep(HEAVY_GRACE).await;
+            } => Ending::Cancelled,
             () = tokio::time::sleep(left) => Ending::TimedOut,
         };
         task.abort();
@@ -123,16 +127,12 @@ async fn run(engine: Engine, execution: Execution, weight: Weight) -> Result<Out
     let Execution { permit, function, program, invocation, cancelled } = execution;
     let limits = function.definition.limits();
     let began = Instant::now();
-    let outcome = tokio::select! {
-        biased;
-        outcome = engine.run(&program, invocation, &limits, &weight) => outcome.map_err(Failure::Engine),
-        () = is_to_end(&function, &cancelled) => Ok(ended_by_us(Ending::Cancelled, began)),
-    };
+    let to_end = is_to_end(&function, &cancelled);
+    let outcome = engine.run(&program, invocation, &limits, &weight, to_end).await;
     drop(permit);
-    outcome.map(|mut outcome| {
-        outcome.usage.duration = began.elapsed();
-        outcome
-    })
+    let mut outcome = outcome.map_err(Failure::Engine)?;
+    outcome.usage.duration = began.elapsed();
+    Ok(outcome)
 }
 
 /// Ready once somebody who may do so has ended the call, alone or with all of its function.
