@@ -6,6 +6,7 @@ use super::auth::Denied;
 use super::body::{BodyError, TooManyVariables, has_large_body};
 use super::route::NoRoute;
 use crate::domain::{CallState, Invalid, Verdict};
+use crate::service::logs::LogError;
 use crate::service::{self, Busy, CallError, Failure, NotRun, SERVER_ERROR};
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CONNECTION, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -47,6 +48,15 @@ pub(super) enum Error {
     Failure(#[from] Failure),
     #[error("the server is about to end")]
     Draining,
+}
+
+impl From<LogError> for Error {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Busy(busy) => Self::Call(CallError::Busy(busy)),
+            LogError::Failure(failure) => Self::Failure(failure),
+        }
+    }
 }
 
 /// What a client that was told to come back later should wait, in seconds.

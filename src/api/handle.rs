@@ -14,7 +14,7 @@ use crate::domain::{
 };
 use crate::service::logs::{LogEntries, LogQuery};
 use crate::service::results::Output;
-use crate::service::{self, CallError, Callable};
+use crate::service::{self, Callable};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::http::request::Parts;
@@ -119,7 +119,7 @@ impl Handler {
             Route::Output(address, call_id, wait) => self.output(&address, &call_id, wait, parts).await,
             Route::Stderr(address, call_id) => self.stderr(&address, &call_id).await,
             Route::Discard(address, call_id) => self.discard(&address, &call_id).await,
-            Route::Logs(address) => self.logs(&address, parts),
+            Route::Logs(address) => self.logs(&address, parts).await,
             Route::Status(address) => self.status(&address, parts).await,
             Route::Metrics => Ok(answer::metrics(self.api.service.metrics())),
         }
@@ -303,11 +303,11 @@ impl Handler {
         if was_there { Ok(answer::empty(StatusCode::NO_CONTENT)) } else { Err(Error::NoSuchCall) }
     }
 
-    fn logs(&self, address: &Address<'_>, parts: &Parts) -> Result<Answer, Error> {
+    async fn logs(&self, address: &Address<'_>, parts: &Parts) -> Result<Answer, Error> {
         let function = self.function(address)?;
         let query = Query::of(parts);
         let query = LogQuery { call_id: query.call_id("callid")?, tail: query.tail()?, follow: query.flag("follow")? };
-        let entries = self.api.service.log(&function, query).map_err(CallError::Busy)?;
+        let entries = self.api.service.log(&function, query).await?;
         if body::asks_for_raw_tcp(&parts.headers) {
             self.upgrade.set(entries);
             return Ok(answer::upgraded());

@@ -1,10 +1,11 @@
 //! What functions' calls said.
 
-use super::Service;
 use super::directory::Callable;
+use super::error::Failure;
 use super::open_calls::OpenCall;
 use super::permits::Busy;
-use crate::domain::{CallId, Entry, Timestamp};
+use super::{Service, blocking};
+use crate::domain::{CallId, Entry};
 use crate::store::{LogReader, Selection};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,20 +32,38 @@ pub struct LogQuery {
 /// Portions of a log, oldest first; an empty one says that there is nothing new.
 pub type LogEntries = mpsc::Receiver<Vec<Entry>>;
 
+/// Why a log is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// Others are read: [`Busy::TooManyReaders`].
+    #[error(transparent)]
+    Busy(Busy),
+    /// We failed.
+    #[error(transparent)]
+    Failure(Failure),
+}
+
 impl Service {
-    /// Reads the log of a function. It is read no faster than it is received, and no further once the receiver is
-    /// dropped.
+    /// Reads the log of a function: what happens once this is ready comes behind the tail. It is read no faster than it
+    /// is received, and no further once the receiver is dropped.
     ///
     /// # Errors
-    /// [`Busy::TooManyReaders`]
-    pub fn log(&self, function: &Arc<Callable>, query: LogQuery) -> Result<LogEntries, Busy> {
-        let place = Arc::clone(&self.0.log_readers).try_acquire_owned().map_err(|_| Busy::TooManyReaders)?;
+    /// When there is no place for another reader, or the log cannot be opened.
+    pub async fn log(&self, function: &Arc<Callable>, query: LogQuery) -> Result<LogEntries, LogError> {
+        let place = Arc::clone(&self.0.log_readers).try_acquire_owned();
+        let place = place.map_err(|_| LogError::Busy(Busy::TooManyReaders))?;
+        let (log, selection) = (function.log().clone(), Selection { call_id: query.call_id, tail: query.tail });
+        let name = function.name.clone();
+        let opening = move || {
+            log.read(selection).map_err(|e| Failure::Internal(format!("the log of {name} cannot be read: {e}")))
+        };
+        let reader = blocking(opening).await.map_err(LogError::Failure)?;
         let (portions, entries) = mpsc::channel(PORTIONS_MAX);
         let reading = Reading { service: self.clone(), function: Arc::clone(function), query, portions, _place: place };
         let ending = self.0.ending.clone();
         self.0.tasks.spawn(async move {
             tokio::select! {
-                () = reading.run() => {}
+                () = reading.run(reader) => {}
                 () = ending.cancelled() => {}
             }
         });
@@ -60,48 +79,32 @@ struct Reading {
     _place: OwnedSemaphorePermit,
 }
 
-/// What a reading has seen of the one call that it is about.
-#[derive(Default)]
-struct Seen {
-    last: Option<Timestamp>,
-    ended: bool,
-    /// It was seen to close; its last event is in the log by now, or lost.
-    closed: bool,
-}
-
 impl Reading {
-    async fn run(self) {
-        let LogQuery { call_id, tail, .. } = self.query;
-        let log = self.function.log().clone();
-        let opened = tokio::task::spawn_blocking(move || log.read(Selection { call_id, tail }));
-        let mut reader = match opened.await {
-            Ok(Ok(reader)) => reader,
-            Ok(Err(error)) => return self.cannot_read(&error),
-            Err(_) => return,
-        };
-        let mut seen = Seen::default();
+    async fn run(self, mut reader: LogReader) {
+        // The one call was seen to close: its last event is in the log by now, or lost.
+        let mut has_closed = false;
         loop {
-            let Some(read) = self.until_caught_up(reader, &mut seen).await else { return };
+            let Some(read) = self.until_caught_up(reader).await else { return };
             reader = read;
-            if !self.query.follow || seen.ended {
+            if !self.query.follow || reader.call_has_ended() {
                 return;
             }
-            let call = match call_id {
+            let call = match self.query.call_id {
                 None => None,
                 Some(call_id) => match self.open(call_id) {
                     Some(call) => Some(call),
-                    None if self.may_end_later(&seen) => None,
+                    None if !has_closed && self.may_end_later(&reader) => None,
                     None => return,
                 },
             };
-            if !self.until_more(&mut reader, call.as_deref(), &mut seen).await {
+            if !self.until_more(&mut reader, call.as_deref(), &mut has_closed).await {
                 return;
             }
         }
     }
 
     /// Passes on all there is; `None` if nobody wants it any more.
-    async fn until_caught_up(&self, mut reader: LogReader, seen: &mut Seen) -> Option<LogReader> {
+    async fn until_caught_up(&self, mut reader: LogReader) -> Option<LogReader> {
         loop {
             let read = tokio::task::spawn_blocking(move || {
                 let entries = reader.next();
@@ -117,19 +120,17 @@ impl Reading {
                     return None;
                 }
             };
-            seen.last = entries.last().map(Entry::at);
-            seen.ended |= self.query.call_id.is_some_and(|call_id| entries.iter().any(|entry| entry.ends(call_id)));
             self.portions.send(entries).await.ok()?;
         }
     }
 
     /// Waits until there may be more; `false` if there will never be.
-    async fn until_more(&self, reader: &mut LogReader, call: Option<&OpenCall>, seen: &mut Seen) -> bool {
+    async fn until_more(&self, reader: &mut LogReader, call: Option<&OpenCall>, has_closed: &mut bool) -> bool {
         loop {
             tokio::select! {
                 there_is_more = reader.changed() => return there_is_more,
                 () = closed(call) => {
-                    seen.closed = true;
+                    *has_closed = true;
                     let log = self.function.log().clone();
                     return tokio::task::spawn_blocking(move || log.flush()).await.is_ok();
                 }
@@ -152,8 +153,8 @@ impl Reading {
     }
 
     /// A call that is not open and has not ended: a synchronous one that runs, unless it was interrupted long ago.
-    fn may_end_later(&self, seen: &Seen) -> bool {
-        !seen.closed && seen.last.is_some_and(|at| at >= self.service.0.started)
+    fn may_end_later(&self, reader: &LogReader) -> bool {
+        reader.call_last_at().is_some_and(|at| at >= self.service.0.started)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::line::{Filter, LINE_BYTES_MAX, Line, decode};
 use super::{Log, Selection};
-use crate::domain::{Entry, Gap, Timestamp};
+use crate::domain::{CallId, Entry, Gap, Timestamp};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -40,11 +40,28 @@ pub struct LogReader {
     read: u64,
     /// The time of the last entry that was read.
     last_at: Timestamp,
+    call: SeenCall,
     /// Entries that are before the tail.
     pub(super) skipped: u64,
     ended: watch::Receiver<bool>,
     /// The end of the log was there before the last look.
     is_over: bool,
+}
+
+/// What was read of the one call that is selected.
+struct SeenCall {
+    id: Option<CallId>,
+    last_at: Option<Timestamp>,
+    has_ended: bool,
+}
+
+impl SeenCall {
+    fn sees(&mut self, entry: &Entry) {
+        if let (Some(id), Entry::Event(event)) = (self.id, entry) {
+            self.last_at = self.last_at.max(Some(event.at));
+            self.has_ended |= entry.ends(id);
+        }
+    }
 }
 
 impl LogReader {
@@ -59,6 +76,7 @@ impl LogReader {
             window: BTreeMap::new(),
             read: 0,
             last_at: Timestamp(0),
+            call: SeenCall { id: selection.call_id, last_at: None, has_ended: false },
             skipped: 0,
             is_over: false,
         };
@@ -97,6 +115,7 @@ impl LogReader {
             } else if let Some(line) = self.cursor.next_line(&mut chunk)? {
                 if self.filter.takes(line) {
                     for entry in entries_of(line, &mut self.last_at) {
+                        self.call.sees(&entry);
                         self.window.insert((entry.at(), self.read), entry);
                         self.read += 1;
                     }
@@ -106,6 +125,16 @@ impl LogReader {
             }
         }
         Ok(entries)
+    }
+
+    /// When the call that is selected was told of last, also if that is before the tail; `None` if nothing of it was read.
+    pub fn call_last_at(&self) -> Option<Timestamp> {
+        self.call.last_at
+    }
+
+    /// Whether the end of the call that is selected was read, also if that is before the tail.
+    pub fn call_has_ended(&self) -> bool {
+        self.call.has_ended
     }
 
     /// Waits until there may be more, once [`LogReader::next`] has given none. `false`: there will be none any more,
