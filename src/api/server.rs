@@ -202,21 +202,28 @@ async fn serve(handler: Handler, mut stream: Stream, finish: CancellationToken) 
     stream.close().await;
 }
 
-/// Sends a log as it is read, until it ends or the peer is gone. One that has said that it sends nothing more still
-/// listens.
+/// Sends a log as it is read, until it ends or the peer is gone. One that has said that it sends nothing more may still
+/// listen: it is sent a blank line, which a peer that is gone refuses.
 async fn send_raw(stream: &mut Stream, mut entries: LogEntries) {
     let (mut listens_only, mut ignored) = (false, [0; 256]);
     loop {
+        let heard = async {
+            if listens_only {
+                return Err(stream.refused().await);
+            }
+            stream.read(&mut ignored).await
+        };
         let lines = tokio::select! {
             portion = entries.recv() => match portion {
                 Some(portion) => log_lines(&portion),
                 None => return,
             },
-            read = stream.read(&mut ignored), if !listens_only => match read {
-                Ok(read) => {
-                    listens_only = read == 0;
-                    continue;
+            heard = heard => match heard {
+                Ok(0) => {
+                    listens_only = true;
+                    log_lines(&[])
                 }
+                Ok(_) => continue,
                 Err(_) => return,
             },
         };

@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
@@ -77,6 +77,12 @@ impl Stream {
         }
         // What came last may have acknowledged the rest.
         self.is_all_known();
+    }
+
+    /// Ready once the peer has refused what it was sent: it is gone, and does not only listen.
+    pub(super) async fn refused(&self) -> io::Error {
+        let refused = self.tcp.ready(Interest::ERROR).await;
+        refused.err().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
     /// Looks at what the peer has acknowledged; whether everybody knows then who wants to.
