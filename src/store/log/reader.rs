@@ -14,8 +14,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Entries that [`LogReader::next`] gives at most.
-const ENTRIES_MAX: usize = 256;
+/// Entries that [`LogReader::next`] gives at most: whoever reads slowly holds a few times as many.
+const ENTRIES_MAX: usize = 64;
 /// Entries that are kept back, until their order in time is known: records are written when they are complete, so that
 /// those of calls that overlap stand interleaved. Enough for a hundred calls that run at once, of four entries each.
 const REORDERED_ENTRIES: usize = 512;
@@ -89,7 +89,7 @@ impl LogReader {
         Ok(reader)
     }
 
-    /// The next entries, 256 at most; none when it has caught up with the writer.
+    /// The next entries, 64 at most; none when it has caught up with the writer.
     ///
     /// They come oldest first. Only an entry that is written long after its time, or after this has caught up, comes
     /// late: nobody who follows is kept waiting for what may still be told.
