@@ -4,6 +4,7 @@ pub mod calls;
 pub mod fields;
 pub mod guests;
 mod http;
+pub mod logs;
 pub mod program;
 mod server;
 
