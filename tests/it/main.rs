@@ -22,6 +22,7 @@ mod endings_alike;
 mod environment;
 mod examples;
 mod fixtures;
+mod follow;
 mod fresh;
 mod function_config;
 mod function_fields;
