@@ -38,6 +38,7 @@ mod listeners;
 mod log;
 mod log_reading;
 mod management;
+mod metrics;
 mod open_machine;
 mod output;
 mod queue;

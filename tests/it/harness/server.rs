@@ -28,6 +28,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// Where functions are called.
     pub functions: SocketAddr,
+    /// Where metrics are, if they have a listener.
+    pub metrics: Option<SocketAddr>,
     pub data: PathBuf,
     dir: Option<TempDir>,
     log: Arc<Mutex<String>>,
@@ -67,11 +69,14 @@ impl Server {
                 line.clear();
             }
         });
-        let mut addresses = Vec::new();
+        let (mut addresses, mut metrics) = (Vec::new(), None);
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
             if let Some((_, address)) = line.split_once(" on http://") {
                 addresses.push(address.parse::<SocketAddr>().unwrap());
+            }
+            if let Some(address) = line.strip_prefix("metrics are at http://") {
+                metrics = Some(address.strip_suffix("/metrics").unwrap().parse().unwrap());
             }
             if line.starts_with("next: ") {
                 break;
@@ -83,7 +88,7 @@ impl Server {
             let said = log.lock().unwrap().clone();
             return Err(said);
         };
-        Ok(Self { child, address, functions, data: data.to_owned(), dir: None, log, logging: Some(logging) })
+        Ok(Self { child, address, functions, metrics, data: data.to_owned(), dir: None, log, logging: Some(logging) })
     }
 
     /// Ends the server hard and starts another on its data directory.
