@@ -2,8 +2,9 @@
 //!
 //! Its own requests are replayed where `HYPER_CLI_FIXTURES` names a directory of them, one raw request a file.
 
-use crate::harness::{Reply, Server, guests};
+use crate::harness::{Reply, Server, eventually, guests};
 use serde_json::{Value, json};
+use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 
 /// A signature; what it is worth, this version does not ask.
@@ -81,6 +82,8 @@ fn a_session_of_the_hyper_command_line_goes_through() {
     );
     assert_eq!(raw(&server, call.as_bytes()).expect(200).text(), "HelloWorld\n");
 
+    calls_that_nobody_waits_for(&server, uuid);
+
     ask(&server, "DELETE", "/v1.23/funcs/hello", "").expect(204);
     let images = json_of(ask(&server, "GET", "/v1.23/images/json?filter=ubuntu", ""), 200);
     assert_eq!(images[0]["RepoTags"], json!(["ubuntu:latest"]));
@@ -92,8 +95,89 @@ fn a_session_of_the_hyper_command_line_goes_through() {
     assert!(json_of(ask(&server, "GET", "/v1.23/info", ""), 200)["Images"].is_u64());
 }
 
+/// The middle of the session: each verb first asks for the function, by its name or by its call.
+fn calls_that_nobody_waits_for(server: &Server, uuid: &str) {
+    const GO: &str = "Host: localhost\r\nUser-Agent: Go-http-client/1.1\r\n";
+    const GZIP: &str = "Accept-Encoding: gzip\r\n";
+    let to = |method: &str, route: &str, target: &str, rest: &str| {
+        let request = format!("{method} /{route}/hello/{uuid}{target} HTTP/1.1\r\n{GO}{rest}");
+        raw(server, request.as_bytes())
+    };
+    let body = format!("Transfer-Encoding: chunked\r\n{GZIP}\r\n8\r\npayload\n\r\n0\r\n\r\n");
+    let call_id = call_id_of(to("POST", "call", "", &body));
+    is_func(&json_of(ask(server, "GET", &format!("/v1.23/funcs/call/{call_id}"), ""), 200));
+    let output = to("GET", "output", &format!("/{call_id}/wait"), &format!("{GZIP}\r\n"));
+    assert_eq!(output.expect(200).text(), "HelloWorld\n");
+    // Three lines are of the synchronous call before.
+    is_log(&to("GET", "logs", "?tail=5", &format!("{GZIP}\r\n")).expect(200), 5);
+    let follows = format!(
+        "GET /logs/hello/{uuid}?follow=true&tail=all HTTP/1.1\r\n{GO}Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+    );
+    is_followed(server, &follows, 7);
+    eventually("what was read is forgotten", || {
+        is_status(&to("GET", "status", "?list=false", &format!("{GZIP}\r\n"))) == 0
+    });
+}
+
+/// What the client decodes an accepted call into.
+#[track_caller]
+fn call_id_of(reply: Reply) -> String {
+    let accepted = json_of(reply, 200);
+    accepted["CallId"].as_str().unwrap_or_else(|| panic!("no CallId: {accepted}")).to_owned()
+}
+
+/// Whether each line is an event, as the client decodes it.
+#[track_caller]
+fn is_events<'a>(lines: impl Iterator<Item = &'a str>) {
+    for line in lines {
+        let event: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        for key in ["Time", "Event", "CallId"] {
+            assert!(event[key].is_string(), "no {key}: {line}");
+        }
+        for key in ["ShortStdin", "ShortStdout", "ShortStderr", "Message"] {
+            assert!(event[key].is_string() || event[key].is_null(), "{key}: {line}");
+        }
+    }
+}
+
+/// Checks a log that is read at once; the client reads the body to its end.
+#[track_caller]
+fn is_log(reply: &Reply, lines: usize) {
+    assert_eq!(reply.header("content-encoding"), None, "although it takes gzip");
+    is_events(reply.text().lines());
+    assert_eq!(reply.text().lines().count(), lines);
+}
+
+/// Checks a log that is followed: after the head of the answer the client reads lines as they are.
+#[track_caller]
+fn is_followed(server: &Server, request: &str, lines: usize) {
+    let mut connection = server.connect();
+    connection.write(request.as_bytes());
+    let mut line = || {
+        let mut line = String::new();
+        connection.stream.read_line(&mut line).unwrap();
+        line
+    };
+    assert_eq!(line(), "HTTP/1.1 101 UPGRADED\r\n");
+    while line() != "\r\n" {}
+    let log: Vec<String> = (0..lines).map(|_| line()).collect();
+    is_events(log.iter().map(String::as_str));
+}
+
+/// What the client decodes a status into: integers; returns the total.
+#[track_caller]
+fn is_status(reply: &Reply) -> u64 {
+    assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")));
+    let status = reply.json();
+    let numbers = ["Total", "Pending", "Running", "Finished", "Failed"]
+        .map(|key| status[key].as_u64().unwrap_or_else(|| panic!("{status}")));
+    assert_eq!(status.as_object().unwrap().len(), numbers.len(), "no list was asked for: {status}");
+    assert_eq!(numbers[0], numbers[1..].iter().sum::<u64>());
+    numbers[0]
+}
+
 /// The recorded requests that concern what this version does, with what each must answer.
-const RECORDED: [(&str, u16); 15] = [
+const RECORDED: [(&str, u16); 25] = [
     ("01-create-GET", 200),
     ("02-create-POST", 201),
     ("03-ls-GET", 200),
@@ -104,6 +188,16 @@ const RECORDED: [(&str, u16); 15] = [
     ("08-update-refresh-PUT", 200),
     ("09-call-sync-GET", 200),
     ("10-call-sync-POST", 200),
+    ("11-call-async-GET", 200),
+    ("12-call-async-POST", 200),
+    ("13-get-wait-GET", 200),
+    ("14-get-wait-GET", 200),
+    ("15-logs-GET", 200),
+    ("16-logs-GET", 200),
+    ("17-logs-follow-GET", 200),
+    ("18-logs-follow-GET", 101),
+    ("19-status-GET", 200),
+    ("20-status-GET", 200),
     ("21-rm-DELETE", 204),
     ("22-images-GET", 200),
     ("23-images-name-GET", 200),
@@ -119,11 +213,20 @@ fn the_recorded_requests_of_the_hyper_command_line_are_answered() {
     };
     let server = Server::start();
     server.load_bytes("ubuntu", guests::TOOLBOX);
-    let mut uuid = String::new();
+    let (mut uuid, mut call_id) = (String::new(), String::new());
     for (name, status) in RECORDED {
-        let reply = raw(&server, &recorded(&dir, name, &uuid)).expect(status);
+        let request = recorded(&dir, name, &uuid, &call_id);
+        if status == 101 {
+            is_followed(&server, &request, 7);
+            continue;
+        }
+        let reply = raw(&server, request.as_bytes()).expect(status);
         match name {
-            "10-call-sync-POST" => assert_eq!(reply.text(), "HelloWorld\n"),
+            "10-call-sync-POST" | "14-get-wait-GET" => assert_eq!(reply.text(), "HelloWorld\n"),
+            "12-call-async-POST" => call_id = call_id_of(reply),
+            "16-logs-GET" => is_log(&reply, 5),
+            // What was read may be known a little longer.
+            "20-status-GET" => assert!(is_status(&reply) <= 1),
             "21-rm-DELETE" => assert!(reply.body.is_empty()),
             _ => {
                 let value = json_of(reply, status);
@@ -134,13 +237,14 @@ fn the_recorded_requests_of_the_hyper_command_line_are_answered() {
             }
         }
     }
-    let removed = raw(&server, &recorded(&dir, "24-rmi-DELETE", &uuid)).expect(200).json();
+    let removed = raw(&server, recorded(&dir, "24-rmi-DELETE", &uuid, &call_id).as_bytes()).expect(200).json();
     assert_eq!(removed[0], json!({"Untagged": "ubuntu:latest"}));
 }
 
-/// A recorded request; in the path of a call, the address of the function that is there now.
-fn recorded(dir: &Path, name: &str, uuid: &str) -> Vec<u8> {
+/// A recorded request, about the function and the call that are there now.
+fn recorded(dir: &Path, name: &str, uuid: &str, call_id: &str) -> String {
     const RECORDED_UUID: &str = "e62c014e-386c-42ea-8d07-41d44e98cc3d";
-    let bytes = std::fs::read(dir.join(format!("{name}.http"))).unwrap();
-    String::from_utf8(bytes).unwrap().replace(RECORDED_UUID, uuid).into_bytes()
+    const RECORDED_CALL_ID: &str = "218b7b10-e7f1-4c48-ac3c-66792f8ffc06";
+    let request = std::fs::read_to_string(dir.join(format!("{name}.http"))).unwrap();
+    request.replace(RECORDED_UUID, uuid).replace(RECORDED_CALL_ID, call_id)
 }
