@@ -9,10 +9,12 @@ use crate::domain::{CallId, Entry};
 use crate::store::{LogReader, Selection};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Logs that may be read at once: each reader has a file open.
-pub(super) const READERS_MAX: usize = 256;
+const READERS_MAX: usize = 256;
+/// Of these, how many are on their way through the disk at once: all who follow one log wake together.
+const READING_MAX: usize = 8;
 /// Portions that wait for whoever reads.
 const PORTIONS_MAX: usize = 2;
 /// After so long without an event a follower hears that there is none: a peer that is gone shows only then.
@@ -32,6 +34,19 @@ pub struct LogQuery {
 /// Portions of a log, oldest first; an empty one says that there is nothing new.
 pub type LogEntries = mpsc::Receiver<Vec<Entry>>;
 
+/// Who reads logs.
+pub(super) struct Readers {
+    places: Arc<Semaphore>,
+    /// Held for a portion.
+    turns: Semaphore,
+}
+
+impl Readers {
+    pub(super) fn new() -> Self {
+        Self { places: Arc::new(Semaphore::new(READERS_MAX)), turns: Semaphore::new(READING_MAX) }
+    }
+}
+
 /// Why a log is not read.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -50,14 +65,16 @@ impl Service {
     /// # Errors
     /// When there is no place for another reader, or the log cannot be opened.
     pub async fn log(&self, function: &Arc<Callable>, query: LogQuery) -> Result<LogEntries, LogError> {
-        let place = Arc::clone(&self.0.log_readers).try_acquire_owned();
+        let place = Arc::clone(&self.0.log_readers.places).try_acquire_owned();
         let place = place.map_err(|_| LogError::Busy(Busy::TooManyReaders))?;
         let (log, selection) = (function.log().clone(), Selection { call_id: query.call_id, tail: query.tail });
         let name = function.name.clone();
         let opening = move || {
             log.read(selection).map_err(|e| Failure::Internal(format!("the log of {name} cannot be read: {e}")))
         };
+        let turn = self.0.log_readers.turns.acquire().await;
         let reader = blocking(opening).await.map_err(LogError::Failure)?;
+        drop(turn);
         let (portions, entries) = mpsc::channel(PORTIONS_MAX);
         let reading = Reading { service: self.clone(), function: Arc::clone(function), query, portions, _place: place };
         let ending = self.0.ending.clone();
@@ -106,11 +123,13 @@ impl Reading {
     /// Passes on all there is; `None` if nobody wants it any more.
     async fn until_caught_up(&self, mut reader: LogReader) -> Option<LogReader> {
         loop {
+            let turn = self.service.0.log_readers.turns.acquire().await;
             let read = tokio::task::spawn_blocking(move || {
                 let entries = reader.next();
                 (reader, entries)
             });
             let (returned, entries) = read.await.ok()?;
+            drop(turn);
             reader = returned;
             let entries = match entries {
                 Ok(entries) if entries.is_empty() => return Some(reader),

@@ -79,8 +79,7 @@ struct Shared {
     store: Arc<dyn Store>,
     files: Arc<ImageFiles>,
     logs: Arc<Logs>,
-    /// Places for those who read logs.
-    log_readers: Arc<Semaphore>,
+    log_readers: logs::Readers,
     engine: Engine,
     directory: Directory,
     open_calls: OpenCalls,
@@ -152,7 +151,7 @@ impl Service {
             settings,
             store,
             logs: Arc::new(logs),
-            log_readers: Arc::new(Semaphore::new(logs::READERS_MAX)),
+            log_readers: logs::Readers::new(),
             engine: engine.clone(),
             directory,
             open_calls: OpenCalls::default(),

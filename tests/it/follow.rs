@@ -1,5 +1,6 @@
 //! Logs that are followed: over HTTP, and over a connection that carries nothing else (`docs/api.md` section 4).
 
+use crate::harness::calls::output;
 use crate::harness::logs::{Follower, Wire, ended, events, read, request, route};
 use crate::harness::{Connection, PATIENCE, Request, Server, eventually, guests};
 use rustix::process::Signal;
@@ -106,7 +107,7 @@ fn a_call_is_seen_to_run_while_it_runs() {
         let id = first_call(&follower.seen());
         let of_sync = follow(&server, &f, &format!("&callid={id}"), wire);
         let of_async = follow(&server, &f, &format!("&callid={accepted}"), wire);
-        server.request("DELETE", &format!("{}/{accepted}", route("output", &f))).send().expect(204);
+        server.request("DELETE", &output(&f, &accepted)).send().expect(204);
         eventually("the end of one call", || of_async.has_ended());
         assert_eq!(events(&of_async.seen()), ["CALL", "PENDING", "RUNNING", "FAILED"]);
         assert!(!of_sync.has_ended() && !follower.has_ended());
@@ -254,7 +255,7 @@ fn two_hundred_followers_all_see_every_line() {
     const CALLS: usize = 20;
     let server = Server::start();
     let f = server.function("f", &guests::cat(), json!({}));
-    let files = server.open_files();
+    let (files, threads) = (server.open_files(), server.status("Threads"));
     let followers: Vec<_> = (0..FOLLOWERS).map(|i| follow(&server, &f, "", WIRES[i % 2])).collect();
     for i in 0..CALLS {
         server.call(&f, i.to_string()).expect(200);
@@ -262,6 +263,9 @@ fn two_hundred_followers_all_see_every_line() {
     let log = read(&server, &f, "");
     assert_eq!(log.len(), 3 * CALLS);
     followers.iter().for_each(|follower| sees_all(follower, &log));
+    // They wake all at once, and are read for a few at a time.
+    let now = server.status("Threads");
+    assert!(now < threads + FOLLOWERS as u64 / 4, "{threads} threads, and then {now}");
     drop(followers);
     eventually("their files are closed", || server.open_files() <= files + 1);
     // The one more is what the writer keeps.
