@@ -1,5 +1,6 @@
 //! What the log of a function says, and when it is there (`docs/api.md` section 4).
 
+use crate::harness::calls::output;
 use crate::harness::logs::{ended, events, lines, read, route};
 use crate::harness::{Connection, Reply, Request, Server, address, eventually, guests};
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ const TWO_PAGES: u64 = 2 << 16;
 /// What a line of each event has, in this order; whatever a stream or a fuel gauge adds comes where it is written.
 const CALL: [&str; 3] = ["Time", "Event", "CallId"];
 const ENDED: [&str; 2] = ["DurationMs", "MemoryPeak"];
+const SAID: [&str; 2] = ["ShortStdout", "ShortStderr"];
 const METERED: [&str; 3] = ["DurationMs", "MemoryPeak", "FuelUsed"];
 
 /// Copies stdin to stdout and stderr.
@@ -28,11 +30,12 @@ fn copies_to_both() -> String {
     guests::module(2, body)
 }
 
-/// Writes `said` to stdout, and goes on.
+/// Writes `said` to stdout and stderr, and goes on.
 fn says_and(then: &str) -> String {
     let body = format!(
         r#"(data (i32.const 1024) "said") (func (export "_start")
-             (call $put (i32.const 1) (i32.const 1024) (i32.const 4)) {then})"#
+             (call $put (i32.const 1) (i32.const 1024) (i32.const 4))
+             (call $put (i32.const 2) (i32.const 1024) (i32.const 4)) {then})"#
     );
     guests::module(2, &body)
 }
@@ -139,9 +142,9 @@ fn how_a_call_failed_is_told_as_its_caller_is() {
     // The function, the message, and what there is beside it: of streams, and of what was used.
     let failures: [(String, &str, [&[&str]; 2]); 7] = [
         (f("exits", &guests::fails(3, "no luck"), json!({})), "exit status 3: no luck", [&["ShortStderr"], &ENDED]),
-        (f("traps", &says_and("unreachable"), json!({})), "trap: unreachable", [&["ShortStdout"], &ENDED]),
-        (f("late", &spins, json!({"Timeout": 1})), "timeout of 1 s reached", [&["ShortStdout"], &ENDED]),
-        (f("burns", &spins, json!({"Fuel": 1000})), "fuel limit reached", [&["ShortStdout"], &METERED]),
+        (f("traps", &says_and("unreachable"), json!({})), "trap: unreachable", [&SAID, &ENDED]),
+        (f("late", &spins, json!({"Timeout": 1})), "timeout of 1 s reached", [&SAID, &ENDED]),
+        (f("burns", &spins, json!({"Fuel": 1000})), "fuel limit reached", [&SAID, &METERED]),
         (f("floods", &guests::floods(1), json!({})), "output limit of 1 MB reached", [&["ShortStdout"], &ENDED]),
         (
             f("grows", &guests::grows(64, "unreachable"), json!({"ContainerSize": "s1"})),
@@ -179,13 +182,15 @@ fn a_call_that_is_cancelled_has_failed_and_what_it_left_is_told() {
         let of = |id: &str| read(&server, &f, &format!("callid={id}"));
         eventually("it is told to run", || events(&of(&running)).last() == Some(&"RUNNING"));
         for id in [&waiting, &running] {
-            server.request("DELETE", &format!("{}/{id}", route("output", &f))).send().expect(204);
+            server.request("DELETE", &output(&f, id)).send().expect(204);
         }
         let log = of(&running);
         assert_eq!(events(&log), ["CALL", "PENDING", "RUNNING", "FAILED"]);
-        let fields: &[&[&str]] = &[&CALL, &["ShortStdout", "Message"], &METERED];
+        let fields: &[&[&str]] = &[&CALL, &SAID, &["Message"], &METERED];
         assert_fields(&log[3..], &[fields]);
-        assert_eq!((&log[3]["Message"], &log[3]["ShortStdout"]), (&json!("cancelled"), &json!("said")));
+        assert_eq!(log[3]["Message"], "cancelled");
+        assert_eq!((&log[3]["ShortStdout"], &log[3]["ShortStderr"]), (&json!("said"), &json!("said")));
+        assert_eq!(server.get(&format!("{}/stderr", output(&f, &running))).expect(200).text(), "said");
         assert_eq!(log[3]["MemoryPeak"], TWO_PAGES);
         // It never ran, and still its story has an end.
         let log = of(&waiting);

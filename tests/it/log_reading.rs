@@ -1,5 +1,6 @@
 //! Which part of a function's log is read, by whom, and how long there is one (`docs/api.md` section 4).
 
+use crate::harness::calls::output;
 use crate::harness::logs::{ended, events, read, route};
 use crate::harness::{Connection, Request, Server, address, eventually, guests};
 use serde_json::{Value, json};
@@ -194,7 +195,7 @@ fn what_was_refused_leaves_no_line() {
     is_of(&log, &id);
     assert_eq!(events(&log), ["CALL", "PENDING"]);
     // One that waited in vain was a call, and its story has an end.
-    server.request("DELETE", &format!("{}/{id}", route("output", &f))).send().expect(204);
+    server.request("DELETE", &output(&f, &id)).send().expect(204);
     server.call(&f, "").expect(503);
     let log = read(&server, &f, "");
     assert_eq!(events(&log[3..]), ["CALL", "PENDING", "FAILED"]);
