@@ -219,7 +219,7 @@ impl Journal {
     /// Calls again and again, until the server is gone, but not for ever; `true` if the server was gone.
     fn keep(&mut self, server: &Server, target: &str, client: usize) -> bool {
         const CALLS_MAX: usize = 60;
-        let mut connection = Connection::open(server.functions);
+        let Some(mut connection) = Connection::try_open(server.functions) else { return true };
         for _ in 0..CALLS_MAX {
             let body = format!("client {client}, call {}", self.accepted.len() + self.unanswered.len());
             match connection.try_enqueue(server, target, body.as_bytes()) {
