@@ -5,6 +5,9 @@
 //! - `sync_hello`: requests/s of a hello in a fresh sandbox each, against a bare hyper server that answers the same;
 //! - `latency_c1`: what the sandbox adds to the median latency, one request at a time;
 //! - `echo_1mib`: MB/s with 1 MiB in and out, against a bare hyper echo;
+//! - `logging`: `sync_hello` with the log of the function, as it always is, against without;
+//! - `enqueue`: durable accepts of asynchronous calls/s with 64 clients, against `sync_hello`: while the calls run as well,
+//!   and while they only wait;
 //! - `noisy_neighbour`: `sync_hello` while twice as many guests as cores spin, against without them.
 //!
 //! `cargo bench --bench http -- --serve` measures nothing: it prints the two addresses, for a load generator of your own.
@@ -26,8 +29,8 @@ use hyperfunc::domain::{
 use hyperfunc::engine::{self, Engine};
 use hyperfunc::image::ImageFiles;
 use hyperfunc::service::scheduler::Bounds;
-use hyperfunc::service::{self, Service};
-use hyperfunc::store::SqliteStore;
+use hyperfunc::service::{self, Keeping, Retention, Service};
+use hyperfunc::store::{LOG_BYTES_MAX, Logs, SqliteStore};
 use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -48,15 +51,22 @@ const ECHO: &[u8] = include_bytes!("../guest-examples/echo/echo.wasm");
 /// `(loop (br 0))` as `_start`.
 const SPIN: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x0a\x01\x06_start\0\0\x0a\x09\x01\x07\0\x03\x40\x0c\0\x0b\x0b";
 
+const TOOLBOX: &[u8] = include_bytes!("../guest-examples/toolbox/toolbox.wasm");
+
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(800);
 const CONNECTIONS: usize = 16;
+/// Clients that make asynchronous calls.
+const ENQUEUERS: usize = 64;
+/// More than they make.
+const PENDING_MAX: usize = 10_000_000;
 
 fn main() {
     let runtime = Runtime::new().expect("a runtime");
     let data = tempfile::tempdir().expect("a directory");
     let bare = runtime.block_on(bare_hyper());
-    let ours = runtime.block_on(Ours::start(data.path()));
+    let logs = Logs::open(&data.path().join("logs"), LOG_BYTES_MAX).expect("logs");
+    let ours = runtime.block_on(Ours::start(data.path(), logs));
 
     if std::env::args().any(|argument| argument == "--serve") {
         println!("ours http://{}{}\nbare http://{bare}/hello", ours.address, ours.hello);
@@ -72,6 +82,12 @@ fn main() {
         ours_rate / bare_rate
     );
 
+    let silent_data = tempfile::tempdir().expect("a directory");
+    let silent = runtime.block_on(Ours::start(silent_data.path(), Logs::disabled()));
+    let silent_hello = Target::new(silent.address, &silent.hello, &[]);
+    let (logged, silent_rate) = alternate(|| silent_hello.rate(CONNECTIONS), || hello.rate(CONNECTIONS));
+    println!("logging          {:.2} of without ({logged:.0} to {silent_rate:.0} requests/s)", logged / silent_rate);
+
     let awake = Awake::begin();
     let (ours_micros, bare_micros) = alternate(|| bare_hello.median_micros(), || hello.median_micros());
     println!(
@@ -85,6 +101,20 @@ fn main() {
     let (ours_echo, bare_echo) = (Target::new(ours.address, &ours.echo, &mib), Target::new(bare, "/echo", &mib));
     let (ours_mb, bare_mb) = alternate(|| bare_echo.rate(2), || ours_echo.rate(2));
     println!("echo_1mib        {:.2} of bare hyper ({ours_mb:.0} to {bare_mb:.0} MB/s)", ours_mb / bare_mb);
+
+    let waiting = Target::new(ours.address, without_waiting(&ours.sleep), &[]);
+    let (accepted, sync_rate) = alternate(|| hello.rate(CONNECTIONS), || waiting.rate(ENQUEUERS));
+    println!(
+        "enqueue          {:.2} of sync_hello ({accepted:.0} to {sync_rate:.0} requests/s) while the calls wait",
+        accepted / sync_rate
+    );
+    let running = Target::new(ours.address, without_waiting(&ours.hello), &[]);
+    let accepted = median((0..ROUNDS).map(|_| running.rate(ENQUEUERS)).collect());
+    println!(
+        "enqueue          {:.2} of sync_hello ({accepted:.0} to {sync_rate:.0} requests/s) while the calls run",
+        accepted / sync_rate
+    );
+    runtime.block_on(ours.idle());
 
     let quiet = ours_rate;
     let spinners = 2 * std::thread::available_parallelism().map_or(1, usize::from);
@@ -102,16 +132,24 @@ fn main() {
     std::process::exit(0);
 }
 
-/// A server of ours with three functions.
+/// Where a function is called without waiting.
+fn without_waiting(path: &str) -> &str {
+    path.strip_suffix("/sync").expect("a synchronous call")
+}
+
+/// A server of ours with four functions.
 struct Ours {
+    service: Service,
     address: SocketAddr,
     hello: String,
     echo: String,
     spin: String,
+    /// Sleeps for an hour; one call at a time.
+    sleep: String,
 }
 
 impl Ours {
-    async fn start(data: &std::path::Path) -> Self {
+    async fn start(data: &std::path::Path, logs: Logs) -> Self {
         let running = NonZeroUsize::new(100).expect("not zero");
         let engine = Engine::new(engine::Settings {
             instances_max: NonZeroU32::new(100).expect("not zero"),
@@ -122,30 +160,54 @@ impl Ours {
             bounds: Bounds {
                 running,
                 account_running: running,
-                account_pending: 10_000,
+                account_pending: PENDING_MAX,
                 account_pending_bytes: 1024 * MB,
             },
             sync_wait: Duration::from_secs(60),
             quota: Quota { functions: 100, images: 100, image_bytes: 1024 * MB },
             image_bytes_max: 64 * MB,
+            retention: Retention {
+                function_bytes: 50 * MB,
+                function_calls: 100_000,
+                function_gone: 100_000,
+                result_ttl: Duration::from_secs(86_400),
+                gone_ttl: Duration::from_secs(7 * 86_400),
+                key_ttl: Duration::from_secs(86_400),
+                function_keys: 100_000,
+            },
         };
         let store = SqliteStore::open(&data.join("hyperfunc.db")).expect("a store");
         let files = ImageFiles::open(data, [1; 32]).expect("files");
-        let service =
-            Service::start(settings, Arc::new(store), files, engine.expect("an engine")).await.expect("a service");
-        let (hello, echo) = (function(&service, "hello", HELLO).await, function(&service, "echo", ECHO).await);
-        let spin = function(&service, "spin", SPIN).await;
+        let keeping = Keeping { store: Arc::new(store), files, logs };
+        let service = Service::start(settings, keeping, engine.expect("an engine")).await.expect("a service");
+        let plain = Change::default;
+        let hello = function(&service, "hello", HELLO, plain()).await;
+        let echo = function(&service, "echo", ECHO, plain()).await;
+        let spin = function(&service, "spin", SPIN, plain()).await;
+        let cmd = Some(["sleep", "3600"].map(str::to_owned).to_vec());
+        let config = ConfigChange { cmd, ..ConfigChange::default() };
+        let one_at_a_time = Change { config, max_concurrency: Some(1), ..plain() };
+        let sleep = function(&service, "sleep", TOOLBOX, one_at_a_time).await;
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Faces::Both).expect("a port");
         let address = listener.address().expect("an address");
-        let api = Api { service, func_endpoint: None, func_listen: None, memory_total: 0 };
+        let api = Api { service: service.clone(), func_endpoint: None, func_listen: None, memory_total: 0 };
         // It serves as long as the process lives.
         std::mem::forget(Server::start(api, vec![listener], NonZeroUsize::MAX));
-        Self { address, hello, echo, spin }
+        Self { service, address, hello, echo, spin, sleep }
+    }
+
+    /// Waits until nothing runs but the one that sleeps, and what was accepted has ended.
+    async fn idle(&self) {
+        let (name, account) = (FunctionName::new("hello").expect("a name"), AccountId::open_to_this_machine());
+        let hello = self.service.inspect_function(&account, &name).expect("a function").function;
+        while self.service.tally(&hello).await.is_ok_and(|tally| tally.pending + tally.running > 0) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 
 /// Loads a module and makes a function of it; returns where it is called.
-async fn function(service: &Service, name: &str, wasm: &[u8]) -> String {
+async fn function(service: &Service, name: &str, wasm: &[u8], change: Change) -> String {
     let account = AccountId::open_to_this_machine();
     let reference = ImageReference::parse(name).expect("a name");
     let mut upload = service.begin_upload().await.expect("an upload");
@@ -155,8 +217,8 @@ async fn function(service: &Service, name: &str, wasm: &[u8]) -> String {
     let change = Change {
         size: Some(ContainerSize::S1),
         timeout: Some(Timeout::from_seconds(3600).expect("a timeout")),
-        config: ConfigChange { image: Some(reference), ..ConfigChange::default() },
-        ..Change::default()
+        config: ConfigChange { image: Some(reference), ..change.config },
+        ..change
     };
     let name = FunctionName::new(name).expect("a name");
     let created = service.create_function(account, name.clone(), change).await.expect("created");

@@ -133,7 +133,7 @@ fn a_call_that_was_refused_or_taken_back_does_not_run_after_a_kill() {
     }
     Request::new(server.functions, "DELETE", &output(&target, &dropped)).send().expect(204);
     let server = crash(server);
-    assert_eq!(server.list(&target).iter().map(id).collect::<Vec<_>>(), [kept.clone()]);
+    assert_eq!(server.list(&target).iter().map(id).collect::<Vec<_>>(), std::slice::from_ref(&kept));
     assert_eq!(stamped(&server, &target, &kept).body, "kept");
     server.output(&target, &dropped).expect(404);
     server.wait_for_stand(&target, Stand::default());
