@@ -13,6 +13,14 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);
 
+impl Timestamp {
+    /// The moment so long before this one.
+    #[must_use]
+    pub fn before(self, age: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
 /// `Timeout`: how long one execution may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeout(u32);

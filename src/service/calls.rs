@@ -99,6 +99,7 @@ impl Service {
         let run = async move {
             let result = service.run_once(attempt, &mut journal).await;
             if let Err(why @ NotRun::NoMemory) = &result {
+                service.0.metrics.not_run();
                 journal.ended(Some(why.message(call_id)), None);
             }
             result.map(|result| Ended { call_id, result }).map_err(|why| CallError::NotRun { call_id, why })
@@ -119,21 +120,29 @@ impl Service {
     ) -> Result<CallId, CallError> {
         let function = self.as_it_is(&function)?;
         let bytes = request.bytes();
-        let reservation = self.0.permits.reserve(&function, bytes).map_err(CallError::Busy)?;
+        let key = key.map(|key| IdempotencyKey(Sha256::digest(key).into()));
+        let reservation = match (self.0.permits.reserve(&function, bytes), key) {
+            (Ok(reservation), _) => reservation,
+            // A call that was accepted before needs no room.
+            (Err(busy @ Busy::PendingFull), Some(key)) => {
+                return self.accepted_before(&function, key).await.ok_or(CallError::Busy(busy));
+            }
+            (Err(busy), _) => return Err(CallError::Busy(busy)),
+        };
         let (call_id, created) = (CallId::new(Uuid::now_v7()), now());
         let called = Called { at: created, stdin: Short::of(&request.body) };
         let new = NewCall {
             key: function.call_key(call_id),
             function_created: function.created,
             created,
-            idempotency: key.map(|key| IdempotencyKey(Sha256::digest(key).into())),
+            idempotency: key,
             request,
         };
         let (open_calls, key) = (self.0.open_calls.clone(), new.key.clone());
         let on_accepted = move |place| {
             let record = Record { called: Some(called), pending: Some(created), ..Record::new(call_id) };
             function.log().push(record);
-            let call = open_calls.open(Waiting { key, place, created, bytes });
+            let call = open_calls.open(Waiting { key, place, created, bytes }, &function);
             reservation.wait(call, &function);
         };
         match self.0.store.enqueue(new, &self.0.settings.retention, Box::new(on_accepted)).await {
@@ -147,6 +156,12 @@ impl Service {
                 Err(CallError::NotRun { call_id, why: NotRun::Failure(failure) })
             }
         }
+    }
+
+    /// The call that was accepted under this key. What cannot be found out was not.
+    async fn accepted_before(&self, function: &Callable, key: IdempotencyKey) -> Option<CallId> {
+        let since = now().before(self.0.settings.retention.key_ttl);
+        self.0.store.call_of_key(&function.account, &function.name, key, since).await.ok().flatten()
     }
 
     /// The version of a function that is there now.

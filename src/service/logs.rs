@@ -139,8 +139,17 @@ impl Reading {
                     return None;
                 }
             };
+            if self.is_address_dead() {
+                return None;
+            }
             self.portions.send(entries).await.ok()?;
         }
+    }
+
+    /// Whether the address that the log is read under has been refreshed: whoever has only that one sees no more.
+    fn is_address_dead(&self) -> bool {
+        let current = self.service.0.directory.function(&self.function.account, &self.function.name);
+        current.is_some_and(|current| current.uuid != self.function.uuid)
     }
 
     /// Waits until there may be more; `false` if there will never be.

@@ -194,7 +194,7 @@ impl Service {
                     call.key.call_id, call.key.function
                 ))
             })?;
-            let call = self.0.open_calls.open(call);
+            let call = self.0.open_calls.open(call, &function);
             self.0.permits.restore(call, &function);
         }
         Ok(())
@@ -277,8 +277,12 @@ impl Service {
     pub async fn idle(&self) {
         const LOOK_EVERY: Duration = Duration::from_millis(10);
         self.0.tasks.close();
-        self.0.tasks.wait().await;
-        while self.0.permits.load().running > 0 {
+        loop {
+            self.0.tasks.wait().await;
+            // Of a call that was granted, the task may still have to begin; of one whose guest has ended, to end.
+            if self.0.permits.load().running == 0 && self.0.tasks.is_empty() {
+                return;
+            }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

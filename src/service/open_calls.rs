@@ -1,6 +1,6 @@
 //! The asynchronous calls that have not ended, in memory: whoever waits for one waits here.
 
-use crate::domain::{AccountId, CallId, CallKey, CallResult, CallState, FunctionName, Waiting};
+use crate::domain::{AccountId, CallId, CallKey, CallResult, CallState, Function, FunctionName, Timestamp, Waiting};
 use dashmap::DashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -31,6 +31,8 @@ impl Phase {
 #[derive(Debug)]
 pub(super) struct OpenCall {
     pub(super) waiting: Waiting,
+    /// When its function came into being: one that has taken its name since is another.
+    function_created: Timestamp,
     /// When this process has learned of it.
     since: Instant,
     phase: watch::Sender<Phase>,
@@ -41,6 +43,12 @@ pub(super) struct OpenCall {
 impl OpenCall {
     pub(super) fn key(&self) -> &CallKey {
         &self.waiting.key
+    }
+
+    /// Whether it is a call of this function.
+    pub(super) fn is_of(&self, function: &Function) -> bool {
+        let key = self.key();
+        (&key.account, &key.function, self.function_created) == (&function.account, &function.name, function.created)
     }
 
     /// Sees each change of its phase.
@@ -85,11 +93,12 @@ pub(super) struct OpenCalls(Arc<DashMap<CallId, Arc<OpenCall>>>);
 
 impl OpenCalls {
     /// Opens a call that waits.
-    pub(super) fn open(&self, waiting: Waiting) -> Arc<OpenCall> {
+    pub(super) fn open(&self, waiting: Waiting, function: &Function) -> Arc<OpenCall> {
         let call_id = waiting.key.call_id;
         let phase = watch::Sender::new(Phase::Pending);
         let (since, cancelled, result) = (Instant::now(), CancellationToken::new(), OnceLock::new());
-        let call = Arc::new(OpenCall { waiting, since, phase, cancelled, result });
+        let function_created = function.created;
+        let call = Arc::new(OpenCall { waiting, function_created, since, phase, cancelled, result });
         self.0.insert(call_id, Arc::clone(&call));
         call
     }

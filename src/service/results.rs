@@ -115,8 +115,7 @@ impl Service {
     }
 
     fn is_expired(&self, ended: Timestamp) -> bool {
-        let ttl = i64::try_from(self.0.settings.retention.result_ttl.as_millis()).unwrap_or(i64::MAX);
-        now().0.saturating_sub(ended.0) >= ttl
+        ended <= now().before(self.0.settings.retention.result_ttl)
     }
 
     /// The result of a call is about to be sent: the call is forgotten as soon as what this returns is told that it has

@@ -64,7 +64,8 @@ impl Service {
     async fn run_start(&self, granted: Granted, start: Start) {
         let Granted { call, permit, aside } = granted;
         let key = call.key().clone();
-        let Some(function) = self.0.directory.function(&key.account, &key.function) else {
+        let function = self.0.directory.function(&key.account, &key.function);
+        let Some(function) = function.filter(|function| call.is_of(function)) else {
             self.0.open_calls.close(&call);
             return;
         };
@@ -100,7 +101,9 @@ impl Service {
                 }
             }
             StartEnd::Drained => {
-                self.give_back(&call, number).await;
+                if self.give_back(&call, number).await {
+                    journal.waits();
+                }
             }
         }
     }

@@ -220,6 +220,15 @@ pub trait Store: Send + Sync + 'static {
     /// then.
     fn enqueue(&self, call: NewCall, keep: &Retention, on_accepted: OnAccepted) -> Answer<'_, Enqueued>;
 
+    /// The call of a function that was accepted under this key, later than `since`.
+    fn call_of_key<'a>(
+        &'a self,
+        account: &'a AccountId,
+        function: &'a FunctionName,
+        key: IdempotencyKey,
+        since: Timestamp,
+    ) -> Answer<'a, Option<CallId>>;
+
     /// Begins a new start of each of these calls; `None` for one that does not wait any more.
     fn claim(&self, calls: Vec<CallKey>) -> Answer<'_, Vec<Option<Start>>>;
 

@@ -58,6 +58,18 @@ fn other_keys_other_functions_and_no_key_are_other_calls() {
 }
 
 #[test]
+fn a_call_that_was_accepted_before_needs_no_room() {
+    let server = Server::with(&["--max-running", "1", "--max-pending", "1"]);
+    let blocker = server.block();
+    let cat = server.function("cat", &guests::cat(), json!({}));
+    let waits = accept(&server, &cat, "k", "");
+    call(&server, &cat, "another", "").expect(429);
+    assert_eq!(accept(&server, &cat, "k", "").id, waits.id);
+    server.cancel(&blocker);
+    server.get(&waits.wait()).expect(200);
+}
+
+#[test]
 fn a_key_that_is_empty_or_too_long_is_refused() {
     let server = Server::start();
     let cat = server.function("cat", &guests::cat(), json!({}));

@@ -5,8 +5,8 @@ use super::tallies::{self, Change};
 use super::writer::Problem;
 use super::{Error, failure};
 use crate::domain::{
-    AccountId, CRASHES_MAX, CallId, CallKey, CallRequest, CallResult, CallState, FunctionName, Listed, Place,
-    Timestamp, Variable, Waiting,
+    AccountId, CRASHES_MAX, CallId, CallKey, CallRequest, CallResult, CallState, FunctionName, IdempotencyKey, Listed,
+    Place, Timestamp, Variable, Waiting,
 };
 use crate::store::{Enqueued, KnownCall, NewCall, Retention, Start};
 use bytes::Bytes;
@@ -86,7 +86,7 @@ pub(super) fn enqueue(
         });
         let known = known.optional()?;
         if let Some((call_id, at)) = &known
-            && *at > results::before(*created, keep.key_ttl)
+            && *at > created.before(keep.key_ttl).0
         {
             return Ok((Enqueued::Before(call_id_of(call_id)?), None));
         }
@@ -104,6 +104,25 @@ pub(super) fn enqueue(
         return Err(Problem::Refused(Error::KeysFull(keep.function_keys)));
     }
     Ok((Enqueued::Accepted, Some(place)))
+}
+
+pub(super) fn of_key(
+    connection: &Connection,
+    account: &AccountId,
+    function: &FunctionName,
+    key: IdempotencyKey,
+    since: Timestamp,
+) -> Result<Option<CallId>, Error> {
+    let fail = |e: rusqlite::Error| failure("idempotency_keys", &e);
+    let mut statement = connection.prepare_cached(KEY).map_err(fail)?;
+    let known = statement.query_row(params![account.as_str(), function.as_str(), key.0], |row| {
+        Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?))
+    });
+    let known = known.optional().map_err(fail)?.filter(|(_, at)| *at > since.0);
+    let read = |(call_id, _): (Vec<u8>, _)| {
+        CallId::from_slice(&call_id).ok_or_else(|| Error::Corrupt("idempotency_keys: a call id".to_owned()))
+    };
+    known.map(read).transpose()
 }
 
 pub(super) fn claim(connection: &Connection, calls: &[CallKey]) -> Result<Vec<Option<Start>>, Problem> {

@@ -18,8 +18,8 @@ pub use open::SCHEMA_VERSION;
 
 use super::{Answer, Displaced, Enqueued, Error, ImageKey, KnownCall, NewCall, OnAccepted, Retention, Start, Store};
 use crate::domain::{
-    AccountId, CallId, CallKey, CallResult, Function, FunctionName, Image, Listed, Place, Quota, Tally, Timestamp,
-    Waiting,
+    AccountId, CallId, CallKey, CallResult, Function, FunctionName, IdempotencyKey, Image, Listed, Place, Quota, Tally,
+    Timestamp, Waiting,
 };
 use calls::NewRow;
 use record::{FunctionRow, ImageRow};
@@ -133,6 +133,17 @@ impl Store for SqliteStore {
             };
             Ok(self.writer.run_and_tell(enqueue, tell).await?.0)
         })
+    }
+
+    fn call_of_key<'a>(
+        &'a self,
+        account: &'a AccountId,
+        function: &'a FunctionName,
+        key: IdempotencyKey,
+        since: Timestamp,
+    ) -> Answer<'a, Option<CallId>> {
+        let (account, function) = (account.clone(), function.clone());
+        Box::pin(self.read(move |connection| calls::of_key(connection, &account, &function, key, since)))
     }
 
     fn claim(&self, calls: Vec<CallKey>) -> Answer<'_, Vec<Option<Start>>> {

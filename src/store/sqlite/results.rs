@@ -7,7 +7,6 @@ use super::{Error, functions};
 use crate::domain::{CallKey, CallResult, Timestamp, Verdict};
 use crate::store::{KnownCall, Retention};
 use rusqlite::{Connection, OptionalExtension as _, params};
-use std::time::Duration;
 
 /// How many calls one [`expire`] touches: it keeps all other writers waiting.
 const EXPIRE_CALLS_MAX: usize = 1_000;
@@ -81,11 +80,6 @@ fn verdict_number(verdict: Verdict) -> i64 {
 pub(super) fn verdict_of(number: Option<i64>) -> Result<Verdict, &'static str> {
     let found = Verdict::ALL.into_iter().find(|verdict| Some(verdict_number(*verdict)) == number);
     found.ok_or("verdict: is none")
-}
-
-/// The moment so long before another, in milliseconds.
-pub(super) fn before(now: Timestamp, age: Duration) -> i64 {
-    now.0.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }
 
 pub(super) fn finish(
@@ -189,20 +183,20 @@ pub(super) fn expire(connection: &Connection, now: Timestamp, keep: &Retention) 
         let mut gone = gone.unsigned_abs();
         while left > 0
             && let Some(oldest) = Oldest::of(connection, &account, &function, ENDED)?
-            && oldest.since_ms <= before(now, keep.result_ttl)
+            && oldest.since_ms <= now.before(keep.result_ttl).0
         {
             gone = oldest.go(connection, &account, &function, now)?.gone;
             left -= 1;
         }
         while left > 0
             && let Some(oldest) = Oldest::of(connection, &account, &function, GONE)?
-            && (gone > keep.function_gone || oldest.since_ms <= before(now, keep.gone_ttl))
+            && (gone > keep.function_gone || oldest.since_ms <= now.before(keep.gone_ttl).0)
         {
             gone = oldest.forget(connection, &account, &function)?.gone;
             left -= 1;
         }
     }
-    left -= forget_keys(connection, before(now, keep.key_ttl), left)?;
+    left -= forget_keys(connection, now.before(keep.key_ttl).0, left)?;
     Ok(give_space_back(connection)? || left == 0)
 }
 
