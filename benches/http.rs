@@ -102,20 +102,6 @@ fn main() {
     let (ours_mb, bare_mb) = alternate(|| bare_echo.rate(2), || ours_echo.rate(2));
     println!("echo_1mib        {:.2} of bare hyper ({ours_mb:.0} to {bare_mb:.0} MB/s)", ours_mb / bare_mb);
 
-    let waiting = Target::new(ours.address, without_waiting(&ours.sleep), &[]);
-    let (accepted, sync_rate) = alternate(|| hello.rate(CONNECTIONS), || waiting.rate(ENQUEUERS));
-    println!(
-        "enqueue          {:.2} of sync_hello ({accepted:.0} to {sync_rate:.0} requests/s) while the calls wait",
-        accepted / sync_rate
-    );
-    let running = Target::new(ours.address, without_waiting(&ours.hello), &[]);
-    let accepted = median((0..ROUNDS).map(|_| running.rate(ENQUEUERS)).collect());
-    println!(
-        "enqueue          {:.2} of sync_hello ({accepted:.0} to {sync_rate:.0} requests/s) while the calls run",
-        accepted / sync_rate
-    );
-    runtime.block_on(ours.idle());
-
     let quiet = ours_rate;
     let spinners = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     let spin = Target::new(ours.address, &ours.spin, &[]);
@@ -128,7 +114,26 @@ fn main() {
         "noisy_neighbour  {:.2} of quiet ({noisy:.0} to {quiet:.0} requests/s), p99 {p99:.2} ms, {spinners} guests spin",
         noisy / quiet
     );
-    // Guests that spin are not waited for.
+    runtime.block_on(ours.end_spinning());
+
+    let queue_data = tempfile::tempdir().expect("a directory");
+    let logs = Logs::open(&queue_data.path().join("logs"), LOG_BYTES_MAX).expect("logs");
+    let queue = runtime.block_on(Ours::start(queue_data.path(), logs));
+    let queue_hello = Target::new(queue.address, &queue.hello, &[]);
+    let waiting = Target::new(queue.address, without_waiting(&queue.sleep), &[]);
+    let (accepted, sync_rate) = alternate(|| queue_hello.rate(CONNECTIONS), || waiting.rate(ENQUEUERS));
+    println!(
+        "enqueue          {:.2} of sync_hello ({accepted:.0} to {sync_rate:.0} requests/s) while the calls wait",
+        accepted / sync_rate
+    );
+    let running = Target::new(queue.address, without_waiting(&queue.hello), &[]);
+    let accepted = median((0..ROUNDS).map(|_| running.rate(ENQUEUERS)).collect());
+    println!(
+        "enqueue          {:.2} of sync_hello ({accepted:.0} to {sync_rate:.0} requests/s) while the calls run",
+        accepted / sync_rate
+    );
+    runtime.block_on(queue.idle());
+    // What still waits is not waited for.
     std::process::exit(0);
 }
 
@@ -194,6 +199,11 @@ impl Ours {
         // It serves as long as the process lives.
         std::mem::forget(Server::start(api, vec![listener], NonZeroUsize::MAX));
         Self { service, address, hello, echo, spin, sleep }
+    }
+
+    async fn end_spinning(&self) {
+        let (name, account) = (FunctionName::new("spin").expect("a name"), AccountId::open_to_this_machine());
+        self.service.remove_function(account, name, true).await.expect("removed");
     }
 
     /// Waits until nothing runs but the one that sleeps, and what was accepted has ended.
