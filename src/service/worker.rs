@@ -132,7 +132,7 @@ impl Service {
         waits
     }
 
-    /// Asks the store again and again while its disk is full.
+    /// Asks the store again and again while its disk is full, or another program keeps it locked.
     pub(super) async fn until_there_is_room<'a, T>(
         &self,
         ask: impl Fn() -> store::Answer<'a, T>,
@@ -140,8 +140,8 @@ impl Service {
         let mut back_off = BACK_OFF[0];
         loop {
             match ask().await {
-                Err(store::Error::DiskFull) => {
-                    tracing::warn!("the disk is full: calls cannot go on");
+                Err(error @ (store::Error::DiskFull | store::Error::Locked)) => {
+                    tracing::warn!(%error, "calls cannot go on");
                     tokio::time::sleep(back_off).await;
                     back_off = (back_off * 2).min(BACK_OFF[1]);
                 }

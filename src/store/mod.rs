@@ -50,6 +50,9 @@ pub enum Error {
     /// The disk is full: nothing was written.
     #[error("the disk is full")]
     DiskFull,
+    /// Another program keeps the file locked: nothing was written.
+    #[error("another program keeps the store locked")]
+    Locked,
     /// The data was written by a newer version.
     #[error("the data directory was written by schema {found}, and this version knows {known}: use a newer hyperfunc")]
     TooNew {

@@ -59,7 +59,7 @@ impl Fate {
         match self {
             Self::Committed => Ok(()),
             Self::DiskFull => Err(Error::DiskFull),
-            Self::Locked => Err(Error::Failed("another program keeps the file locked".to_owned())),
+            Self::Locked => Err(Error::Locked),
             Self::Failed(reason) => Err(Error::Failed(reason.clone())),
         }
     }
@@ -69,6 +69,9 @@ impl Fate {
 trait Operation: Send {
     /// Runs it and keeps its answer. `false`: what it wrote must be undone. `Err`: the whole batch must be.
     fn run(&mut self, connection: &Connection) -> rusqlite::Result<bool>;
+
+    /// What it has found that cannot be what was written.
+    fn corruption(&self) -> Option<String>;
 
     /// Gives its answer, or the batch's if that was not committed.
     fn answer(self: Box<Self>, batch: &Fate);
@@ -101,6 +104,13 @@ where
             Err(Problem::Sqlite(e)) => return Err(e),
         };
         Ok(self.answer.insert(answer).is_ok())
+    }
+
+    fn corruption(&self) -> Option<String> {
+        match &self.answer {
+            Some(Err(Error::Corrupt(found))) => Some(found.clone()),
+            Some(_) | None => None,
+        }
     }
 
     fn answer(self: Box<Self>, batch: &Fate) {
@@ -234,7 +244,10 @@ fn serve(
 }
 
 fn write(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> Fate {
-    let Err(error) = commit(connection, batch) else { return Fate::Committed };
+    let Err(error) = commit(connection, batch) else {
+        // Whoever meets a corrupt row meets it again: a server that goes on would leave its call behind.
+        return batch.iter().find_map(|operation| operation.corruption()).map_or(Fate::Committed, Fate::Failed);
+    };
     // Some errors make SQLite roll back by itself.
     match if connection.is_autocommit() { Ok(()) } else { execute(connection, "ROLLBACK") } {
         Ok(()) => Fate::of(&error),

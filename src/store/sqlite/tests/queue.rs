@@ -90,7 +90,13 @@ async fn a_call_that_breaks_a_rule_is_named() {
 
     accept(&store, new_call("f", 1)).await;
     sql.execute("UPDATE calls SET variables = '{'", []).unwrap();
-    corrupt(store.claim(vec![key.clone()]).await.err(), "variables: ");
+    // A call that cannot be started would wait for ever: the store is not to be trusted then.
+    let reason = store.claim(vec![key.clone()]).await.unwrap_err().to_string();
+    assert!(reason.contains(&format!("calls ({}): variables: ", key.call_id)), "{reason}");
+    assert!(store.failed().await.contains("variables: "));
+    assert!(matches!(store.give_back(&key, 1).await, Err(Error::Failed(_))), "it writes no more");
     sql.execute("UPDATE calls SET variables = '[]'", []).unwrap();
+    drop((store, sql));
+    let store: Arc<dyn Store> = Disk::open(&directory);
     assert_eq!(claim(&store, &key).await.unwrap().number, 1);
 }
