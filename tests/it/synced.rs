@@ -2,7 +2,9 @@
 //! the server asks of the system can.
 
 use crate::harness::calls::Stand;
-use crate::harness::{Connection, Server, eventually, guests};
+use crate::harness::guests::{self, Stamped};
+use crate::harness::{Connection, Server, binary, eventually};
+use rustix::process::Signal;
 use serde_json::json;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -19,9 +21,7 @@ struct Trace {
 impl Trace {
     /// Traces a server; `None`, and it says why, if that cannot be.
     fn begin(server: &Server) -> Option<Self> {
-        let may = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
-        if !may.is_ok_and(|status| status.success()) {
-            eprintln!("skipped: there is no strace that may trace");
+        if !may_trace() {
             return None;
         }
         let file = server.data.with_file_name("trace");
@@ -52,6 +52,16 @@ impl Trace {
         self.tracing.wait().unwrap();
         events(&fs::read_to_string(&self.file).unwrap())
     }
+}
+
+/// Whether there is a tracer that may do its work; if not, this says so.
+fn may_trace() -> bool {
+    let may = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    let may = may.is_ok_and(|status| status.success());
+    if !may {
+        eprintln!("skipped: there is no strace that may trace");
+    }
+    may
 }
 
 /// What concerns the acceptance of calls. Moments are lines of the trace.
@@ -188,4 +198,42 @@ fn calls_that_come_together_share_syncs() {
     let (accepted, syncs) = check(&trace.end(&mut server));
     assert_eq!(accepted, CALLS);
     assert!((1..=CALLS / 4).contains(&syncs), "{syncs} syncs for {CALLS} calls");
+}
+
+/// The program, as one for which each sync takes long.
+fn binary_on_a_slow_disk() -> Command {
+    let (program, mut traced) = (binary(), Command::new("strace"));
+    // Its tracer is a process beside it, not above it.
+    traced.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
+    traced.args(["-e", "inject=fsync,fdatasync:delay_exit=300000"]).arg(program.get_program());
+    for (name, _) in program.get_envs() {
+        traced.env_remove(name);
+    }
+    traced
+}
+
+#[test]
+fn a_drain_waits_for_results_whose_calls_were_about_to_start() {
+    if !may_trace() {
+        return;
+    }
+    let mut server = Server::with(&["--max-running", "1"]);
+    let blocker = server.function("blocker", &guests::sleeps_before_attempt(2), json!({}));
+    // They end one after the other, so that the disk is busy with the end of the first when the second comes.
+    let targets = [("first", 0), ("second", 50_000_000)]
+        .map(|(name, nanoseconds)| server.function(name, &guests::stamps(nanoseconds), json!({})));
+    server.enqueue(&blocker, "");
+    server.wait_for_stand(&blocker, Stand { running: 1, ..Stand::default() });
+    let calls = targets.each_ref().map(|target| server.enqueue(target, ""));
+    server.kill();
+
+    // It is told to end while their starts are on their way to disk.
+    let mut ending = Server::try_as(binary_on_a_slow_disk(), &server.data, &["--max-running", "3"]).unwrap();
+    ending.signal(Signal::TERM);
+    assert_eq!(ending.ended().code(), Some(0));
+    let server = server.restart(&[]);
+    for (target, call) in targets.iter().zip(&calls) {
+        let found = Stamped::of(&server.wait(target, call).expect(200).body);
+        assert_eq!(found.attempt, 1, "its first end is lost");
+    }
 }

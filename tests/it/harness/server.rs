@@ -56,7 +56,11 @@ impl Server {
 
     /// Starts a server, or says what it said before it ended.
     pub fn try_on(data: &Path, arguments: &[&str]) -> Result<Self, String> {
-        let mut serve = binary();
+        Self::try_as(binary(), data, arguments)
+    }
+
+    /// The same of a command that becomes [`binary`].
+    pub fn try_as(mut serve: Command, data: &Path, arguments: &[&str]) -> Result<Self, String> {
         serve.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(arguments);
         let mut child = serve.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
