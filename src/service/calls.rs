@@ -14,7 +14,9 @@ use crate::engine::{Flavour, Invocation, Program, SetAside};
 use crate::store::{self, Enqueued, NewCall};
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::SemaphorePermit;
@@ -179,7 +181,8 @@ impl Service {
     pub(super) async fn run_once(&self, attempt: Attempt, journal: &mut Journal) -> Result<CallResult, NotRun> {
         let (call_id, function) = (attempt.call_id, Arc::clone(&attempt.function));
         let was_kept_memory = attempt.aside.is_some();
-        let ended = self.execute(attempt, journal).await;
+        let panicked = || Err(NotRun::Failure(Failure::Internal("a panic, told on stderr".to_owned())));
+        let ended = unless_it_panics(self.execute(attempt, journal)).await.unwrap_or_else(panicked);
         match &ended {
             Ok(outcome) => tracing::debug!(
                 %call_id,
@@ -248,6 +251,17 @@ impl Service {
     }
 }
 
+/// What `work` answers; `None` if it panicked: a fault of ours that no other call may notice, and after which this one has
+/// ended all the same.
+async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    let caught = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Some),
+        Err(_told_already) => Poll::Ready(None),
+    });
+    caught.await
+}
+
 /// The guest's environment, weakest first: the image's, what the request says, what we say, the function's own.
 /// A name that the function gives itself appears once, with the function's value.
 fn environment(
@@ -304,5 +318,20 @@ impl<F: Future<Output: Send> + Send + 'static> Drop for Detached<'_, F> {
         if let (Some(running), Ok(runtime)) = (self.running.take(), tokio::runtime::Handle::try_current()) {
             self.tasks.spawn_on(running, &runtime);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_the_call_alone() {
+        assert_eq!(unless_it_panics(async { 1 }).await, Some(1));
+        let late = async {
+            tokio::task::yield_now().await;
+            panic!("a bug of ours");
+        };
+        assert_eq!(unless_it_panics::<()>(late).await, None);
     }
 }
