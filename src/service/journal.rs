@@ -11,8 +11,6 @@ use std::time::Duration;
 pub(super) struct Journal {
     log: FunctionLog,
     record: Record,
-    /// Of the events, the last one is told or noted.
-    ended: bool,
     /// What is told if nobody sees the call end.
     abandoned: Option<&'static str>,
 }
@@ -27,7 +25,7 @@ impl Journal {
 
     /// Of a call that was told of before.
     pub(super) fn going_on(function: &Callable, call_id: CallId) -> Self {
-        Self { log: function.log().clone(), record: Record::new(call_id), ended: false, abandoned: None }
+        Self { log: function.log().clone(), record: Record::new(call_id), abandoned: None }
     }
 
     /// It waits: told at once, since that may take a while.
@@ -53,7 +51,7 @@ impl Journal {
             Some(outcome) => (Short::of(&outcome.stdout), Short::of(&outcome.stderr.head), outcome.usage),
             None => (Short::default(), Short::default(), Usage::default()),
         };
-        self.ended = true;
+        self.abandoned = None;
         self.record.ended = Some(Stopped { at: self.end(usage.duration), message, stdout, stderr, usage });
         self.tell();
     }
@@ -78,7 +76,7 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        if let Some(message) = self.abandoned.take().filter(|_| !self.ended) {
+        if let Some(message) = self.abandoned {
             self.ended(Some(message.to_owned()), None);
         }
         self.tell();

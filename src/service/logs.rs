@@ -189,8 +189,7 @@ impl Reading {
 /// Ready once the call is closed.
 async fn closed(call: Option<&OpenCall>) {
     match call {
-        // The call itself holds the other end.
-        Some(call) => drop(call.watch().wait_for(|phase| phase.state().is_none()).await),
+        Some(call) => call.closed().await,
         None => std::future::pending().await,
     }
 }

@@ -51,9 +51,10 @@ impl OpenCall {
         (&key.account, &key.function, self.function_created) == (&function.account, &function.name, function.created)
     }
 
-    /// Sees each change of its phase.
-    pub(super) fn watch(&self) -> watch::Receiver<Phase> {
-        self.phase.subscribe()
+    /// Ready once it is not open any more.
+    pub(super) async fn closed(&self) {
+        // The other end is in here: it is not dropped meanwhile.
+        let _ = self.phase.subscribe().wait_for(|phase| phase.state().is_none()).await;
     }
 
     pub(super) fn phase(&self) -> Phase {

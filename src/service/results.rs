@@ -1,7 +1,8 @@
 //! What calls left behind: their results, and how they stand.
 
 use super::directory::Callable;
-use super::error::{CallError, Failure};
+use super::error::{CallError, Failure, NotRun};
+use super::journal::Journal;
 use super::open_calls::OpenCall;
 use super::permits::Busy;
 use super::{Service, now};
@@ -61,7 +62,11 @@ impl Service {
             }
             if let Some(call) = self.0.open_calls.get(key) {
                 if wait {
-                    self.closed(&call).await?;
+                    tokio::select! {
+                        biased;
+                        () = call.closed() => {}
+                        () = self.0.ending.cancelled() => return Err(CallError::Busy(Busy::Draining)),
+                    }
                     match call.result() {
                         Some(result) => return Ok(Output::Ended(result)),
                         None => continue,
@@ -72,10 +77,8 @@ impl Service {
                 }
             }
             let known = self.0.store.call(key).await;
-            let known = known.map_err(|e| CallError::NotRun {
-                call_id: key.call_id,
-                why: super::NotRun::Failure(Failure::from(e)),
-            })?;
+            let failed = |e| CallError::NotRun { call_id: key.call_id, why: NotRun::Failure(Failure::from(e)) };
+            let known = known.map_err(failed)?;
             return Ok(match known {
                 None => Output::Unknown,
                 Some(KnownCall::Gone) => Output::Gone,
@@ -101,17 +104,6 @@ impl Service {
         let known = sending.wait_for(|sending| *sending != Sending::Written);
         let known = tokio::time::timeout(ARRIVAL_WAIT_MAX, known).await;
         matches!(known, Ok(Ok(sending)) if *sending == Sending::Arrived)
-    }
-
-    /// Waits until an open call has ended.
-    async fn closed(&self, call: &OpenCall) -> Result<(), CallError> {
-        let mut phase = call.watch();
-        tokio::select! {
-            biased;
-            // The call itself holds the other end.
-            _ = phase.wait_for(|phase| phase.state().is_none()) => Ok(()),
-            () = self.0.ending.cancelled() => Err(CallError::Busy(Busy::Draining)),
-        }
     }
 
     fn is_expired(&self, ended: Timestamp) -> bool {
@@ -164,9 +156,7 @@ impl Service {
                 return self.drop_waiting(call).await;
             }
             call.cancel();
-            let mut phase = call.watch();
-            let ended = phase.wait_for(|phase| phase.state().is_none());
-            let _ = tokio::time::timeout(CANCEL_WAIT_MAX, ended).await;
+            let _ = tokio::time::timeout(CANCEL_WAIT_MAX, call.closed()).await;
             return Ok(true);
         }
         if self.was_read(key).await {
@@ -195,9 +185,8 @@ impl Service {
                     Ok(false)
                 }
                 Err(error) => {
-                    let key = call.key();
                     // It waits on, unless its function is gone.
-                    if let Some(function) = service.0.directory.function(&key.account, &key.function) {
+                    if let Some(function) = service.function_of_open(&call) {
                         service.0.permits.put_back(call, &function, None);
                     }
                     Err(Failure::from(error))
@@ -209,10 +198,15 @@ impl Service {
 
     /// A call that was dropped has failed, for whoever reads the log.
     fn tell_dropped(&self, call: &OpenCall) {
-        let key = call.key();
-        if let Some(function) = self.0.directory.function(&key.account, &key.function) {
-            super::journal::Journal::going_on(&function, key.call_id).ended(Some("cancelled".to_owned()), None);
+        if let Some(function) = self.function_of_open(call) {
+            Journal::going_on(&function, call.key().call_id).ended(Some("cancelled".to_owned()), None);
         }
+    }
+
+    /// The function of an open call as it is now, unless it was removed.
+    pub(super) fn function_of_open(&self, call: &OpenCall) -> Option<Arc<Callable>> {
+        let key = call.key();
+        self.0.directory.function(&key.account, &key.function).filter(|function| call.is_of(function))
     }
 
     /// The function that a call belongs to, as long as the call is known.

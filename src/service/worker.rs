@@ -5,10 +5,10 @@ use super::error::{Failure, NotRun};
 use super::journal::Journal;
 use super::open_calls::{OpenCall, Phase};
 use super::permits::Granted;
-use super::{Service, now};
-use crate::domain::{CallResult, FunctionName};
+use super::{Service, Shared, now};
+use crate::domain::CallResult;
 use crate::store::{self, Start};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -29,7 +29,7 @@ enum StartEnd {
 
 impl Service {
     /// Claims calls in the order in which they were granted, and begins to run each, until nobody can grant any more.
-    pub(super) async fn work(service: std::sync::Weak<super::Shared>, mut grants: mpsc::Receiver<Granted>) {
+    pub(super) async fn work(service: Weak<Shared>, mut grants: mpsc::Receiver<Granted>) {
         let mut granted = Vec::with_capacity(CLAIM_CALLS_MAX);
         while grants.recv_many(&mut granted, CLAIM_CALLS_MAX).await > 0 {
             let Some(service) = service.upgrade().map(Service) else { return };
@@ -64,8 +64,7 @@ impl Service {
     async fn run_start(&self, granted: Granted, start: Start) {
         let Granted { call, permit, aside } = granted;
         let key = call.key().clone();
-        let function = self.0.directory.function(&key.account, &key.function);
-        let Some(function) = function.filter(|function| call.is_of(function)) else {
+        let Some(function) = self.function_of_open(&call) else {
             self.0.open_calls.close(&call);
             return;
         };
@@ -153,7 +152,7 @@ impl Service {
 
 /// Whether the store has said where the call stands now; if not, it has failed, and the server ends.
 fn end_is_known(call: &OpenCall, start: u32, ended: Result<(), store::Error>) -> bool {
-    let (call_id, function): (_, &FunctionName) = (call.key().call_id, &call.key().function);
+    let (call_id, function) = (call.key().call_id, &call.key().function);
     match ended {
         Ok(()) => true,
         // It was removed with its function.

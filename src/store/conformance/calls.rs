@@ -254,6 +254,15 @@ pub(crate) async fn a_key_names_the_call_before(disk: &dyn Disk) {
     let theirs = NewCall { key: CallKey { account: account("b"), ..key("f", 5) }, ..keyed("f", 5, 1) };
     accept(&store, theirs).await;
     assert_eq!(tally(&store, "f").await, [2, 0, 0, 0]);
+    let of_key = async |store: &Arc<dyn Store>, of: &str, idempotency: u8, since| {
+        let (key, keyed) = (key(of, 0), keyed(of, 0, idempotency));
+        let asked = keyed.idempotency.unwrap();
+        store.call_of_key(&key.account, &key.function, asked, Timestamp(since)).await.unwrap()
+    };
+    let accepted = keyed("f", 1, 1).created.0;
+    assert_eq!(of_key(&store, "f", 1, accepted - 1).await, Some(call_id(1)));
+    assert_eq!(of_key(&store, "f", 1, accepted).await, None, "it is no younger than that");
+    assert_eq!((of_key(&store, "g", 1, 0).await, of_key(&store, "g", 2, 0).await), (Some(call_id(4)), None));
     // Also when nothing is left of the call.
     store.drop_pending(&key("f", 3)).await.unwrap();
     let start = claim(&store, &key("f", 1)).await.unwrap().number;
@@ -262,6 +271,7 @@ pub(crate) async fn a_key_names_the_call_before(disk: &dyn Disk) {
     drop(store);
     store = disk.open();
     assert_eq!(ask(&store, keyed("f", 6, 1), &KEEP).await.unwrap(), before(1));
+    assert_eq!(of_key(&store, "f", 1, 0).await, Some(call_id(1)));
     assert_eq!(ask(&store, keyed("f", 7, 2), &KEEP).await.unwrap(), before(3));
     assert_eq!(tally(&store, "f").await, [0; 4]);
 }

@@ -32,6 +32,7 @@ pub(super) const GIVE_BACK: &str = "UPDATE calls SET state = 0
     WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 1 AND starts = ?4";
 pub(super) const DROP_PENDING: &str =
     "DELETE FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0";
+// `state < 2` is what the partial index of open calls says: SQLite uses it only for a query that says the same.
 pub(super) const RUNNING_ONES: &str = "SELECT account_id, function, call_id, starts, crashes FROM calls
     WHERE state < 2 AND state = 1 ORDER BY place";
 pub(super) const CRASHED: &str = "UPDATE calls SET state = 0, crashes = crashes + 1 WHERE call_id = ?1";
@@ -81,12 +82,9 @@ pub(super) fn enqueue(
     let mut change = Change { pending: 1, ..Change::default() };
     let mut is_new_key = false;
     if let Some(asked) = idempotency {
-        let known = connection.prepare_cached(KEY)?.query_row(params![account, function, asked.0], |row| {
-            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?))
-        });
-        let known = known.optional()?;
+        let known = keyed(connection, account, function, *asked)?;
         if let Some((call_id, at)) = &known
-            && *at > created.before(keep.key_ttl).0
+            && *at > created.before(keep.key_ttl)
         {
             return Ok((Enqueued::Before(call_id_of(call_id)?), None));
         }
@@ -113,16 +111,23 @@ pub(super) fn of_key(
     key: IdempotencyKey,
     since: Timestamp,
 ) -> Result<Option<CallId>, Error> {
-    let fail = |e: rusqlite::Error| failure("idempotency_keys", &e);
-    let mut statement = connection.prepare_cached(KEY).map_err(fail)?;
-    let known = statement.query_row(params![account.as_str(), function.as_str(), key.0], |row| {
-        Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?))
-    });
-    let known = known.optional().map_err(fail)?.filter(|(_, at)| *at > since.0);
+    let known = keyed(connection, account.as_str(), function.as_str(), key);
+    let known = known.map_err(|e| failure("idempotency_keys", &e))?.filter(|(_, at)| *at > since);
     let read = |(call_id, _): (Vec<u8>, _)| {
         CallId::from_slice(&call_id).ok_or_else(|| Error::Corrupt("idempotency_keys: a call id".to_owned()))
     };
     known.map(read).transpose()
+}
+
+/// The call that was accepted under a key, and when.
+fn keyed(
+    connection: &Connection,
+    account: &str,
+    function: &str,
+    key: IdempotencyKey,
+) -> rusqlite::Result<Option<(Vec<u8>, Timestamp)>> {
+    let mut known = connection.prepare_cached(KEY)?;
+    known.query_row(params![account, function, key.0], |row| Ok((row.get(0)?, Timestamp(row.get(1)?)))).optional()
 }
 
 pub(super) fn claim(connection: &Connection, calls: &[CallKey]) -> Result<Vec<Option<Start>>, Problem> {
