@@ -209,13 +209,7 @@ fn a_crowd_that_waits_for_one_call_gets_it_and_costs_little() {
     let target = server.function("f", &guests::module(2, &body), json!({}));
     let call = server.accept_and_run(&target);
     let (threads, kilobytes) = (server.status("Threads"), server.status("VmRSS"));
-    let crowd: Vec<_> = (0..WAITING)
-        .map(|_| {
-            let mut connection = server.connect();
-            connection.send(&server.request("GET", &call.wait()));
-            connection
-        })
-        .collect();
+    let crowd: Vec<_> = (0..WAITING).map(|_| server.begin("GET", &call.wait())).collect();
     server.wait_until_all_is_read();
     assert_eq!(server.status("Threads"), threads);
     let grown = server.status("VmRSS").saturating_sub(kilobytes);

@@ -1,6 +1,6 @@
 //! What becomes of calls that nobody waits for when the server is asked to end (`docs/api.md` section 5).
 
-use crate::harness::calls::{Stand, asynchronous, output, status};
+use crate::harness::calls::{Tally, asynchronous, output, status};
 use crate::harness::guests::{self, Stamped};
 use crate::harness::{Connection, Reply, Request, Server, eventually};
 use rustix::process::Signal;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// How much longer than its drain a server may take to end.
 const GRACE: Duration = Duration::from_secs(5);
 /// A call whose start is on disk.
-const RUNS: Stand = Stand { pending: 0, running: 1, finished: 0, failed: 0 };
+const RUNS: Tally = Tally { pending: 0, running: 1, finished: 0, failed: 0 };
 const TWO_AT_A_TIME: [&str; 2] = ["--max-running", "2"];
 
 #[track_caller]
@@ -34,7 +34,7 @@ fn calls_that_end_in_time_have_ended_and_those_that_wait_run_under_the_next_serv
     let slow = server.function("slow", &guests::stamps(1_500_000_000), json!({}));
     let quick = server.function("quick", &guests::stamps(0), json!({}));
     let running = server.enqueue(&slow, "slow");
-    server.wait_for_stand(&slow, RUNS);
+    server.wait_for_tally(&slow, RUNS);
     let waiting = ["1", "2"].map(|body| server.enqueue(&quick, body));
     let mut waits = [(&slow, &running), (&quick, &waiting[0])].map(|(target, call)| {
         let mut connection = Connection::open(server.functions);
@@ -56,13 +56,13 @@ fn calls_that_end_in_time_have_ended_and_those_that_wait_run_under_the_next_serv
     assert_eq!(server.ended().code(), Some(0));
 
     let server = server.restart(&["--max-running", "1"]);
-    assert_eq!(server.stand(&slow), Stand { finished: 1, ..Stand::default() });
+    assert_eq!(server.tally(&slow), Tally { finished: 1, ..Tally::default() });
     let found = Stamped::of(&server.output(&slow, &running).expect(200).body);
     assert_eq!((found.attempt, found.body.as_str()), (1, "slow"));
     let found = waiting.map(|call| Stamped::of(&server.wait(&quick, &call).expect(200).body));
     assert_eq!(found.each_ref().map(|found| (found.attempt, found.body.as_str())), [(1, "1"), (1, "2")]);
     assert!(found[0].at < found[1].at);
-    server.wait_for_stand(&quick, Stand::default());
+    server.wait_for_tally(&quick, Tally::default());
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn calls_that_do_not_end_in_time_go_back_however_often_and_no_drain_is_a_crash()
     let behind = server.function("behind", &guests::stamps(0), json!({}));
     for _ in 0..DRAINS {
         for (target, call) in &calls {
-            server.wait_for_stand(target, RUNS);
+            server.wait_for_tally(target, RUNS);
             server.output(target, call).expect(201);
         }
         drained(&mut server, drain);
@@ -105,12 +105,12 @@ fn a_call_goes_back_to_its_place() {
     let first = server.function("first", &guests::sleeps_before_attempt(2), json!({}));
     let second = server.function("second", &guests::sleeps_before_attempt(2), json!({}));
     let calls = [server.enqueue(&first, ""), server.enqueue(&second, "")];
-    server.wait_for_stand(&first, RUNS);
+    server.wait_for_tally(&first, RUNS);
     drained(&mut server, Duration::ZERO);
     let server = server.restart(&["--max-running", "1"]);
     // The second one runs for the first time, and for ever: had it overtaken the first, that would wait.
     assert_eq!(server.wait(&first, &calls[0]).expect(200).text(), "2");
-    server.wait_for_stand(&second, RUNS);
+    server.wait_for_tally(&second, RUNS);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_kill_in_the_drain_is_a_crash_and_a_drain_between_crashes_is_none() {
     let mut server = Server::start();
     let target = server.function("f", &guests::sleeps_before_attempt(9), json!({}));
     let call = server.enqueue(&target, "");
-    let runs = |server: &Server| server.wait_for_stand(&target, RUNS);
+    let runs = |server: &Server| server.wait_for_tally(&target, RUNS);
     let killed_in_drain = |server: Server| {
         runs(&server);
         server.signal(Signal::TERM);
@@ -142,7 +142,7 @@ fn a_second_signal_ends_at_once_and_calls_are_run_again() {
     let mut server = Server::start();
     let target = server.function("f", &guests::spins_before_attempt(2), json!({}));
     let call = server.enqueue(&target, "");
-    server.wait_for_stand(&target, RUNS);
+    server.wait_for_tally(&target, RUNS);
     server.signal(Signal::TERM);
     eventually("it drains", || server.get("/_ping").status == 503);
     server.signal(Signal::TERM);
@@ -168,5 +168,5 @@ fn a_drain_between_the_starts_of_calls_ends_none_of_them() {
         let found = Stamped::of(&server.wait(&target, call).expect(200).body);
         assert_eq!((found.attempt, found.body), (1, number.to_string()));
     }
-    server.wait_for_stand(&target, Stand::default());
+    server.wait_for_tally(&target, Tally::default());
 }

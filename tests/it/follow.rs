@@ -14,13 +14,6 @@ const A_YEAR: u64 = 365 * 86_400 * 1_000_000_000;
 const NO_CALL: &str = "01a21058-8253-7790-9b0b-56681865e47e";
 const WIRES: [Wire; 2] = [Wire::Http, Wire::Raw];
 
-/// Begins a synchronous call whose answer is read later.
-fn begin(server: &Server, address: &str) -> Connection {
-    let mut connection = Connection::open(server.functions);
-    connection.send(&Request::new(server.functions, "POST", address));
-    connection
-}
-
 fn follow(server: &Server, address: &str, query: &str, wire: Wire) -> Follower {
     Follower::start(server, address, &format!("follow=1{query}"), wire)
 }
@@ -96,7 +89,7 @@ fn a_call_is_seen_to_run_while_it_runs() {
     for wire in WIRES {
         let f = server.function("f", &guests::sleeps(A_YEAR), json!({}));
         let follower = follow(&server, &f, "&tail=0", wire);
-        let mut sync = begin(&server, &f);
+        let mut sync = server.begin("POST", &f);
         eventually("the synchronous one", || events(&follower.seen()) == ["CALL", "RUNNING"]);
         let accepted = server.enqueue(&f, "");
         let expected = ["CALL", "RUNNING", "CALL", "PENDING", "RUNNING"];
@@ -148,7 +141,7 @@ fn who_follows_a_call_is_released_when_it_ends_or_is_not_there() {
         }
         // And so does the synchronous one.
         for tail in ["", "&tail=0"] {
-            let mut call = begin(&server, &sleeps);
+            let mut call = server.begin("POST", &sleeps);
             eventually("it runs", || events(&read(&server, &sleeps, "tail=1")) == ["RUNNING"]);
             let id = first_call(&read(&server, &sleeps, "tail=1"));
             let follower = follow(&server, &sleeps, &format!("&callid={id}{tail}"), wire);

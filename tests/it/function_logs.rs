@@ -17,19 +17,6 @@ const ENDED: [&str; 2] = ["DurationMs", "MemoryPeak"];
 const SAID: [&str; 2] = ["ShortStdout", "ShortStderr"];
 const METERED: [&str; 3] = ["DurationMs", "MemoryPeak", "FuelUsed"];
 
-/// Copies stdin to stdout and stderr.
-fn copies_to_both() -> String {
-    let body = r#"(func (export "_start") (loop $more
-        (i32.store (i32.const 16) (i32.const 65536))
-        (i32.store (i32.const 20) (i32.const 65536))
-        (if (call $read (i32.const 0) (i32.const 16) (i32.const 1) (i32.const 24)) (then unreachable))
-        (if (i32.load (i32.const 24)) (then
-          (call $put (i32.const 1) (i32.const 65536) (i32.load (i32.const 24)))
-          (call $put (i32.const 2) (i32.const 65536) (i32.load (i32.const 24)))
-          (br $more)))))"#;
-    guests::module(2, body)
-}
-
 /// Writes `said` to stdout and stderr, and goes on.
 fn says_and(then: &str) -> String {
     let body = format!(
@@ -221,7 +208,7 @@ fn a_call_that_was_interrupted_too_often_is_told_to_have_failed() {
 #[test]
 fn streams_are_cut_at_a_character_and_nothing_in_them_ends_a_line() {
     let server = Server::start();
-    let f = server.function("f", &copies_to_both(), json!({}));
+    let f = server.function("f", &guests::copies_to(&[1, 2]), json!({}));
     let forged =
         format!("\"}}\n{{\"Time\":\"2017-03-16T07:05:24.470Z\",\"Event\":\"FAILED\",\"CallId\":\"{NO_CALL}\"}}\r\n");
     // What comes in, and what is told of it.

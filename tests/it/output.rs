@@ -1,7 +1,7 @@
 //! What an asynchronous call left, and who gets it: the states, the bytes, and once only (`docs/api.md` section 4).
 
 use crate::harness::calls::{self, A_YEAR, Accepted};
-use crate::harness::{Connection, Reply, Server, address, eventually, guests};
+use crate::harness::{Reply, Server, address, eventually, guests};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -197,13 +197,7 @@ fn all_who_wait_for_a_call_get_it_whole() {
     let sleeps = server.function("sleeps", &guests::sleeps(A_YEAR), json!({}));
     for _ in 0..5 {
         let call = server.accept_and_run(&sleeps);
-        let waiting: Vec<Connection> = (0..20)
-            .map(|_| {
-                let mut connection = server.connect();
-                connection.send(&server.request("GET", &call.wait()));
-                connection
-            })
-            .collect();
+        let waiting: Vec<_> = (0..20).map(|_| server.begin("GET", &call.wait())).collect();
         server.wait_until_all_is_read();
         server.cancel(&call);
         for mut connection in waiting {

@@ -1,7 +1,7 @@
 //! The queue of calls that nobody waits for, beside those that somebody does: who is next, and whom nobody waits for
 //! (`docs/api.md` section 4).
 
-use crate::harness::calls::{Stand, asynchronous, id};
+use crate::harness::calls::{Tally, asynchronous, id};
 use crate::harness::guests::{self, Stamped};
 use crate::harness::{Connection, Reply, Request, Server};
 use serde_json::json;
@@ -122,13 +122,13 @@ fn ten_thousand_calls_wait_for_no_slow_one_among_them() {
     assert_load(&server, RUNNING, (CLIENTS * CALLS) as u64);
     let began = Instant::now();
     release(&server);
-    let of_slow = Stand { running: 1, pending: (CLIENTS * CALLS / 5) as u64 - 1, ..Stand::default() };
+    let of_slow = Tally { running: 1, pending: (CLIENTS * CALLS / 5) as u64 - 1, ..Tally::default() };
     server.wait_for_info("Pending", of_slow.pending);
     server.wait_for_running(1);
     let took = began.elapsed();
-    server.wait_for_stand(&slow, of_slow);
+    server.wait_for_tally(&slow, of_slow);
     // The last of them may be on their way to disk.
-    let finished = || quick.iter().map(|target| server.stand(target).finished).sum::<u64>();
+    let finished = || quick.iter().map(|target| server.tally(target).finished).sum::<u64>();
     crate::harness::eventually("the end of all others", || finished() == (CLIENTS * CALLS * 4 / 5) as u64);
     assert!(took < Duration::from_secs(25), "{took:?}");
     server.request("DELETE", "/funcs/slow?force=1").send().expect(204);
@@ -203,7 +203,7 @@ fn a_functions_limit_counts_its_calls_in_both_lanes() {
         set_max_concurrency(&server, "f", max);
         assert_load(&server, running, pending);
     }
-    server.wait_for_stand(&target, Stand { running: 4, ..Stand::default() });
+    server.wait_for_tally(&target, Tally { running: 4, ..Tally::default() });
     server.request("DELETE", "/funcs/f?force=1").send().expect(204);
     assert_eq!((runs.reply().expect(500).text(), waits.reply().expect(500).text()), ("cancelled\n", "cancelled\n"));
     assert_load(&server, 0, 0);
@@ -251,7 +251,7 @@ fn a_call_that_is_refused_never_runs() {
     for key in [String::new(), "x".repeat(256)] {
         assert_refused(&call(asynchronous(&target), vec![]).header("Idempotency-Key", &key).send(), 400);
     }
-    assert_eq!(server.stand(&target), Stand { pending: 3, ..Stand::default() });
+    assert_eq!(server.tally(&target), Tally { pending: 3, ..Tally::default() });
     release(&server);
     waits.reply().expect(200);
     for call in taken {
@@ -262,5 +262,5 @@ fn a_call_that_is_refused_never_runs() {
     (0..3).for_each(|_| drop(server.enqueue(&target, "")));
     assert_refused(&call(asynchronous(&target), vec![]).send(), 429);
     release(&server);
-    server.wait_for_stand(&target, Stand { finished: 3, ..Stand::default() });
+    server.wait_for_tally(&target, Tally { finished: 3, ..Tally::default() });
 }

@@ -1,6 +1,6 @@
 //! What becomes of calls that nobody waits for when the server is killed (`docs/api.md` section 5).
 
-use crate::harness::calls::{Stand, asynchronous, id, output};
+use crate::harness::calls::{Tally, asynchronous, id, output};
 use crate::harness::guests::{self, Stamped};
 use crate::harness::{Connection, Request, Server, binary, eventually};
 use rustix::process::Signal;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const ONE_AT_A_TIME: [&str; 2] = ["--max-running", "1"];
 /// A call whose start is on disk.
-const RUNS: Stand = Stand { pending: 0, running: 1, finished: 0, failed: 0 };
+const RUNS: Tally = Tally { pending: 0, running: 1, finished: 0, failed: 0 };
 
 /// Waits for a call of [`guests::stamps`], and reads what it wrote.
 #[track_caller]
@@ -35,7 +35,7 @@ fn calls_run_after_a_kill_as_they_would_have_run_without_it() {
     let env = json!({"Name": "env", "Config": {"Image": "toolbox", "Cmd": ["env"]}});
     let env = crate::harness::address(&server.create(&env));
     let running = server.enqueue(&runs, "");
-    server.wait_for_stand(&runs, RUNS);
+    server.wait_for_tally(&runs, RUNS);
     let order = [2, 0, 0, 1, 2, 1, 1, 0, 2];
     let waiting = (0..).zip(order).map(|(number, at): (u32, usize)| {
         let body = format!("call {number}");
@@ -70,14 +70,14 @@ fn a_call_that_three_crashes_have_ended_has_failed_and_is_never_run_again() {
     let behind = server.function("behind", &guests::stamps(0), json!({}));
     let (call, waits) = (server.enqueue(&target, ""), server.enqueue(&behind, "x"));
     for _ in 0..3 {
-        server.wait_for_stand(&target, RUNS);
+        server.wait_for_tally(&target, RUNS);
         server.output(&behind, &waits).expect(202);
         server = crash(server);
     }
     // What has only waited is another matter.
     assert_eq!(stamped(&server, &behind, &waits).attempt, 1);
     for _ in 0..2 {
-        assert_eq!(server.stand(&target), Stand { failed: 1, ..Stand::default() });
+        assert_eq!(server.tally(&target), Tally { failed: 1, ..Tally::default() });
         assert_eq!(server.list(&target)[0]["Message"], "interrupted");
         let kept = Request::new(server.functions, "GET", &format!("{}?keep=1", output(&target, &call)));
         assert_eq!(kept.send().expect(500).text(), "interrupted\n");
@@ -85,7 +85,7 @@ fn a_call_that_three_crashes_have_ended_has_failed_and_is_never_run_again() {
         server = crash(server);
     }
     assert_eq!(server.wait(&target, &call).expect(500).text(), "interrupted\n");
-    server.wait_for_stand(&target, Stand::default());
+    server.wait_for_tally(&target, Tally::default());
 }
 
 #[test]
@@ -100,9 +100,9 @@ fn what_calls_left_survives_a_kill_and_what_was_read_does_not_come_back() {
         eventually("its end", ended);
     }
     let failed = server.enqueue(&fails, "");
-    server.wait_for_stand(&fails, Stand { failed: 1, ..Stand::default() });
+    server.wait_for_tally(&fails, Tally { failed: 1, ..Tally::default() });
     server.output(&echo, &calls[1]).expect(200);
-    server.wait_for_stand(&echo, Stand { finished: 2, ..Stand::default() });
+    server.wait_for_tally(&echo, Tally { finished: 2, ..Tally::default() });
     let before = [&echo, &fails].map(|target| server.list(target));
 
     let server = server.kill_and_restart();
@@ -116,7 +116,7 @@ fn what_calls_left_survives_a_kill_and_what_was_read_does_not_come_back() {
         assert_eq!(server.wait(&echo, call).expect(200).text(), text);
     }
     for target in [&echo, &fails] {
-        server.wait_for_stand(target, Stand::default());
+        server.wait_for_tally(target, Tally::default());
     }
 }
 
@@ -126,7 +126,7 @@ fn a_call_that_was_refused_or_taken_back_does_not_run_after_a_kill() {
     let runs = server.function("runs", &guests::sleeps_before_attempt(2), json!({}));
     let target = server.function("f", &guests::stamps(0), json!({}));
     server.enqueue(&runs, "");
-    server.wait_for_stand(&runs, RUNS);
+    server.wait_for_tally(&runs, RUNS);
     let (kept, dropped) = (server.enqueue(&target, "kept"), server.enqueue(&target, "dropped"));
     for _ in 0..3 {
         Request::new(server.functions, "POST", asynchronous(&target)).body("refused").send().expect(429);
@@ -136,7 +136,7 @@ fn a_call_that_was_refused_or_taken_back_does_not_run_after_a_kill() {
     assert_eq!(server.list(&target).iter().map(id).collect::<Vec<_>>(), std::slice::from_ref(&kept));
     assert_eq!(stamped(&server, &target, &kept).body, "kept");
     server.output(&target, &dropped).expect(404);
-    server.wait_for_stand(&target, Stand::default());
+    server.wait_for_tally(&target, Tally::default());
 }
 
 #[test]
@@ -152,12 +152,12 @@ fn a_key_means_the_same_call_after_a_kill() {
     assert_eq!(keyed(&server, &target, "key"), call);
     assert_ne!(keyed(&server, &other, "key"), call);
     stamped(&server, &target, &read);
-    server.wait_for_stand(&target, Stand { finished: 1, ..Stand::default() });
+    server.wait_for_tally(&target, Tally { finished: 1, ..Tally::default() });
 
     let server = server.kill_and_restart();
     assert_eq!((keyed(&server, &target, "key"), keyed(&server, &target, "read")), (call.clone(), read));
     assert_ne!(keyed(&server, &target, "another key"), call);
-    server.wait_for_stand(&target, Stand { finished: 2, ..Stand::default() });
+    server.wait_for_tally(&target, Tally { finished: 2, ..Tally::default() });
 }
 
 #[test]
@@ -165,10 +165,10 @@ fn a_second_server_on_the_data_directory_touches_no_call() {
     let server = Server::with(&ONE_AT_A_TIME);
     let target = server.function("f", &guests::sleeps_before_attempt(2), json!({}));
     let (running, waiting) = (server.enqueue(&target, ""), server.enqueue(&target, ""));
-    server.wait_for_stand(&target, Stand { pending: 1, ..RUNS });
+    server.wait_for_tally(&target, Tally { pending: 1, ..RUNS });
     let refusal = Server::try_on(&server.data, &[]).err().expect("a second server refuses");
     assert!(refusal.contains("another server uses it"), "{refusal}");
-    assert_eq!(server.stand(&target), Stand { running: 1, pending: 1, ..Stand::default() });
+    assert_eq!(server.tally(&target), Tally { running: 1, pending: 1, ..Tally::default() });
     Request::new(server.functions, "DELETE", &output(&target, &waiting)).send().expect(204);
     Request::new(server.functions, "DELETE", &output(&target, &running)).send().expect(204);
     assert_eq!(server.wait(&target, &running).expect(500).text(), "cancelled\n", "it was started again");
@@ -203,7 +203,7 @@ fn a_server_that_is_killed_while_it_starts_loses_no_call() {
     }
     // Each kill has ended one start at most, the first of all as well.
     assert!(interrupted <= (KILLS + 1) / 3, "{interrupted}");
-    server.wait_for_stand(&target, Stand::default());
+    server.wait_for_tally(&target, Tally::default());
 }
 
 /// What one client knows of its calls.
@@ -244,8 +244,8 @@ fn twenty_kills_under_load_lose_no_call_and_double_none() {
     let mut known = 0;
     for kill in 0..KILLS {
         // Three crashes would be the end of a call: what two have seen ends before the next.
-        eventually("the end of calls that two crashes have seen", || server.stand(&target).finished >= known);
-        known = server.stand(&target).total();
+        eventually("the end of calls that two crashes have seen", || server.tally(&target).finished >= known);
+        known = server.tally(&target).total();
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             for (client, journal) in journals.iter_mut().enumerate() {
@@ -262,8 +262,8 @@ fn twenty_kills_under_load_lose_no_call_and_double_none() {
         server = crash(server);
     }
     eventually("the end of all calls", || {
-        let stand = server.stand(&target);
-        stand.finished == stand.total()
+        let tally = server.tally(&target);
+        tally.finished == tally.total()
     });
 
     let listed: Vec<String> = server.list(&target).iter().map(id).collect();
@@ -295,6 +295,6 @@ fn twenty_kills_under_load_lose_no_call_and_double_none() {
     }
     assert!(first_starts.is_sorted_by(|earlier, later| earlier < later), "started in another order");
     assert!(again > 0, "no kill has met a call that ran");
-    server.wait_for_stand(&target, Stand::default());
+    server.wait_for_tally(&target, Tally::default());
     assert_eq!(server.list(&target), Vec::<Value>::new());
 }

@@ -1,7 +1,7 @@
 //! How calls stand, which function they belong to, and what the removal of a function does to them
 //! (`docs/api.md` sections 3 and 4).
 
-use crate::harness::calls::{Stand, id, output, status};
+use crate::harness::calls::{Tally, id, output, status};
 use crate::harness::{Connection, Reply, Request, Server, eventually, guests};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,16 +46,16 @@ fn every_call_is_counted_once_at_every_moment() {
             let (mut looks, mut finished) = (0, 0);
             while !over.load(Ordering::SeqCst) {
                 let before = accepted.load(Ordering::SeqCst);
-                let stand = server.stand(&target);
+                let tally = server.tally(&target);
                 let after = begun.load(Ordering::SeqCst);
-                assert!((before..=after).contains(&stand.total()), "{before} to {after}: {stand:?}");
-                assert!(stand.finished >= finished && stand.failed == 0, "{stand:?}");
-                (looks, finished) = (looks + 1, stand.finished);
+                assert!((before..=after).contains(&tally.total()), "{before} to {after}: {tally:?}");
+                assert!(tally.finished >= finished && tally.failed == 0, "{tally:?}");
+                (looks, finished) = (looks + 1, tally.finished);
             }
             looks
         });
         clients.into_iter().for_each(|client| client.join().unwrap());
-        server.wait_for_stand(&target, Stand { finished: CLIENTS * CALLS, ..Stand::default() });
+        server.wait_for_tally(&target, Tally { finished: CLIENTS * CALLS, ..Tally::default() });
         over.store(true, Ordering::SeqCst);
         assert!(looking.join().unwrap() > 10);
     });
@@ -68,16 +68,16 @@ fn a_call_is_counted_and_listed_as_what_it_is() {
     let hello = server.function("hello", &guests::prints("hi"), json!({}));
     let sleeps = server.function("sleeps", &guests::sleeps(A_YEAR), json!({}));
     assert_eq!(get(&server, &status(&hello)).json().as_object().unwrap().len(), 5, "a list that nobody asked for");
-    assert_eq!((server.stand(&hello), server.list(&hello)), (Stand::default(), vec![]));
+    assert_eq!((server.tally(&hello), server.list(&hello)), (Tally::default(), vec![]));
 
     let failed = server.enqueue(&fails, "");
-    server.wait_for_stand(&fails, Stand { failed: 1, ..Stand::default() });
+    server.wait_for_tally(&fails, Tally { failed: 1, ..Tally::default() });
     let finished = server.enqueue(&hello, "");
-    server.wait_for_stand(&hello, Stand { finished: 1, ..Stand::default() });
+    server.wait_for_tally(&hello, Tally { finished: 1, ..Tally::default() });
     let running = server.enqueue(&sleeps, "");
-    server.wait_for_stand(&sleeps, Stand { running: 1, ..Stand::default() });
+    server.wait_for_tally(&sleeps, Tally { running: 1, ..Tally::default() });
     let pending = server.enqueue(&sleeps, "");
-    assert_eq!(server.stand(&sleeps), Stand { running: 1, pending: 1, ..Stand::default() });
+    assert_eq!(server.tally(&sleeps), Tally { running: 1, pending: 1, ..Tally::default() });
     let listed = |call: &Value| {
         assert_eq!(call.as_object().unwrap().len(), 4, "{call}");
         let created = call["Created"].as_str().unwrap();
@@ -102,7 +102,7 @@ fn a_call_is_counted_and_listed_as_what_it_is() {
     server.wait(&hello, &finished).expect(200);
     server.wait(&fails, &failed).expect(500);
     for target in [&hello, &fails] {
-        server.wait_for_stand(target, Stand::default());
+        server.wait_for_tally(target, Tally::default());
         assert_eq!(server.list(target), Vec::<Value>::new());
     }
 }
@@ -119,12 +119,12 @@ fn calls_that_somebody_waits_for_are_counted_while_they_last_and_never_listed() 
     let _runs = begin();
     server.wait_for_running(1);
     let waits = begin();
-    server.wait_for_stand(&target, Stand { running: 1, pending: 1, ..Stand::default() });
+    server.wait_for_tally(&target, Tally { running: 1, pending: 1, ..Tally::default() });
     let queued = server.enqueue(&target, "");
-    assert_eq!(server.stand(&target), Stand { running: 1, pending: 2, ..Stand::default() });
+    assert_eq!(server.tally(&target), Tally { running: 1, pending: 2, ..Tally::default() });
     assert_eq!(server.list(&target).iter().map(id).collect::<Vec<_>>(), [queued]);
     drop(waits);
-    server.wait_for_stand(&target, Stand { running: 1, pending: 1, ..Stand::default() });
+    server.wait_for_tally(&target, Tally { running: 1, pending: 1, ..Tally::default() });
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_list_comes_in_pages() {
     let calls: Vec<String> = (0..CALLS).map(|_| server.enqueue(&target, "")).collect();
     let page = |query: &str| -> Vec<String> {
         let reply = get(&server, &format!("{}?list=1&{query}", status(&target))).expect(200).json();
-        assert_eq!(Stand::of(&reply), Stand { pending: CALLS as u64, ..Stand::default() });
+        assert_eq!(Tally::of(&reply), Tally { pending: CALLS as u64, ..Tally::default() });
         reply["List"].as_array().unwrap().iter().map(id).collect()
     };
     let mut listed = page("limit=10");
@@ -175,13 +175,13 @@ fn a_call_leads_to_its_function_as_long_as_it_is_known() {
     let sleeps = server.function("sleeps", &guests::sleeps(A_YEAR), json!({}));
     let known = |name: &str| (200, Some(name.to_owned()));
     let gone = server.enqueue(&echo, &"x".repeat(600));
-    server.wait_for_stand(&echo, Stand { finished: 1, ..Stand::default() });
+    server.wait_for_tally(&echo, Tally { finished: 1, ..Tally::default() });
     let ended = server.enqueue(&echo, &"x".repeat(601));
     eventually("the second has ended, and the first had to go", || {
         server.list(&echo).iter().any(|call| id(call) == ended && call["Status"] == "FINISHED")
     });
     server.output(&echo, &gone).expect(410);
-    assert_eq!(server.stand(&echo), Stand { finished: 1, ..Stand::default() });
+    assert_eq!(server.tally(&echo), Tally { finished: 1, ..Tally::default() });
     let (running, pending) = (server.enqueue(&sleeps, ""), server.enqueue(&echo, ""));
     server.wait_for_running(1);
     for (call, name) in [(&gone, "echo"), (&ended, "echo"), (&running, "sleeps"), (&pending, "echo")] {
@@ -201,7 +201,7 @@ fn a_call_leads_to_its_function_as_long_as_it_is_known() {
     // An id opens no call of another function.
     let other = server.function("other", &guests::cat(), json!({}));
     let call = server.enqueue(&echo, "");
-    server.wait_for_stand(&echo, Stand { finished: 1, ..Stand::default() });
+    server.wait_for_tally(&echo, Tally { finished: 1, ..Tally::default() });
     server.output(&other, &call).expect(404);
     server.output(&echo, &call).expect(200);
 }
@@ -213,7 +213,7 @@ fn a_function_that_runs_is_not_removed_without_force() {
     let (running, pending) = (server.enqueue(&target, ""), server.enqueue(&target, ""));
     server.wait_for_running(1);
     server.request("DELETE", "/funcs/f").send().expect(409);
-    assert_eq!(server.stand(&target), Stand { running: 1, pending: 1, ..Stand::default() });
+    assert_eq!(server.tally(&target), Tally { running: 1, pending: 1, ..Tally::default() });
     // Whoever waits for a call learns that there is none.
     thread::scope(|scope| {
         let waiting: Vec<_> = [&running, &pending]
@@ -243,7 +243,7 @@ fn a_function_takes_its_calls_along_and_one_of_its_name_does_not_see_them() {
     let blocker = server.function("blocker", &guests::sleeps(A_YEAR), json!({}));
     let old = server.function("f", &guests::prints("old"), json!({}));
     let ended = server.enqueue(&old, "");
-    server.wait_for_stand(&old, Stand { finished: 1, ..Stand::default() });
+    server.wait_for_tally(&old, Tally { finished: 1, ..Tally::default() });
     server.enqueue(&blocker, "");
     server.wait_for_running(1);
     let keyed = |target: &str| {
@@ -257,7 +257,7 @@ fn a_function_takes_its_calls_along_and_one_of_its_name_does_not_see_them() {
     server.wait_for_info("Pending", 0);
 
     let new = server.function("f", &guests::prints("new"), json!({}));
-    assert_eq!((server.stand(&new), server.list(&new)), (Stand::default(), vec![]));
+    assert_eq!((server.tally(&new), server.list(&new)), (Tally::default(), vec![]));
     for call in [&ended, &pending] {
         server.output(&new, call).expect(404);
         assert_eq!(function_of(&server, call), (404, None));
@@ -267,11 +267,11 @@ fn a_function_takes_its_calls_along_and_one_of_its_name_does_not_see_them() {
     assert!(call != pending && call == keyed(&new));
     server.request("DELETE", "/funcs/blocker?force=1").send().expect(204);
     assert_eq!(server.wait(&new, &call).expect(200).text(), "new");
-    server.wait_for_stand(&new, Stand::default());
+    server.wait_for_tally(&new, Tally::default());
     // Nor does it see them in the next life.
     server.kill();
     let server = server.restart(&[]);
-    assert_eq!(server.stand(&new), Stand::default());
+    assert_eq!(server.tally(&new), Tally::default());
     let last = server.enqueue(&new, "");
     assert_eq!(server.wait(&new, &last).expect(200).text(), "new");
     server.output(&new, &pending).expect(404);

@@ -1,7 +1,7 @@
 //! An accepted call is on the medium before anybody is told so (`docs/api.md` section 5). A kill cannot show that: what
 //! the server asks of the system can.
 
-use crate::harness::calls::Stand;
+use crate::harness::calls::Tally;
 use crate::harness::guests::{self, Stamped};
 use crate::harness::{Connection, Server, binary, eventually};
 use rustix::process::Signal;
@@ -161,7 +161,7 @@ fn server_that_only_accepts() -> (Server, String) {
     let server = Server::with(&["--max-running", "1"]);
     let target = server.function("f", &guests::sleeps(u64::MAX / 4), json!({}));
     server.enqueue(&target, "");
-    server.wait_for_stand(&target, Stand { running: 1, ..Stand::default() });
+    server.wait_for_tally(&target, Tally { running: 1, ..Tally::default() });
     (server, target)
 }
 
@@ -223,7 +223,7 @@ fn a_drain_waits_for_results_whose_calls_were_about_to_start() {
     let targets = [("first", 0), ("second", 50_000_000)]
         .map(|(name, nanoseconds)| server.function(name, &guests::stamps(nanoseconds), json!({})));
     server.enqueue(&blocker, "");
-    server.wait_for_stand(&blocker, Stand { running: 1, ..Stand::default() });
+    server.wait_for_tally(&blocker, Tally { running: 1, ..Tally::default() });
     let calls = targets.each_ref().map(|target| server.enqueue(target, ""));
     server.kill();
 

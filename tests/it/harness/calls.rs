@@ -22,12 +22,17 @@ impl Connection {
     /// Makes a call that nobody waits for, and returns its id; `None` if the server is gone before it says one.
     pub fn try_enqueue(&mut self, server: &Server, address: &str, body: &[u8]) -> Option<String> {
         self.send(&Request::new(server.functions, "POST", asynchronous(address)).body(body));
-        let reply = self.try_reply()?.expect(200);
-        assert_eq!(reply.header("content-type"), Some("application/json"));
-        let accepted = reply.json();
-        assert_eq!(accepted.as_object().unwrap().len(), 1, "{accepted}");
-        Some(accepted["CallId"].as_str().unwrap().to_owned())
+        Some(accepted_id(&self.try_reply()?))
     }
+}
+
+/// The id of the call that an answer tells of, and nothing else.
+#[track_caller]
+fn accepted_id(reply: &Reply) -> String {
+    assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")), "{reply:?}");
+    let accepted = reply.json();
+    assert_eq!(accepted.as_object().unwrap().len(), 1, "{accepted}");
+    id(&accepted)
 }
 
 impl Server {
@@ -35,6 +40,13 @@ impl Server {
     #[track_caller]
     pub fn enqueue(&self, address: &str, body: &str) -> String {
         Connection::open(self.functions).try_enqueue(self, address, body.as_bytes()).expect("an answer")
+    }
+
+    /// Asks on a connection of its own, and leaves the answer for later.
+    pub fn begin(&self, method: &str, target: &str) -> Connection {
+        let mut connection = Connection::open(self.functions);
+        connection.send(&Request::new(self.functions, method, target));
+        connection
     }
 
     /// What there is of a call now.
@@ -47,20 +59,16 @@ impl Server {
         Request::new(self.functions, "GET", &format!("{}/wait", output(address, call_id))).send()
     }
 
-    /// How the calls of a function stand.
+    /// How many calls of a function are known.
     #[track_caller]
-    pub fn stand(&self, address: &str) -> Stand {
-        Stand::of(&Request::new(self.functions, "GET", &status(address)).send().expect(200).json())
+    pub fn tally(&self, address: &str) -> Tally {
+        Tally::of(&Request::new(self.functions, "GET", &status(address)).send().expect(200).json())
     }
 
-    /// Waits until the calls of a function stand so.
+    /// Waits until so many calls of a function are known.
     #[track_caller]
-    pub fn wait_for_stand(&self, address: &str, stand: Stand) {
-        let mut last = Stand::default();
-        eventually(&format!("{stand:?}"), || {
-            last = self.stand(address);
-            last == stand
-        });
+    pub fn wait_for_tally(&self, address: &str, tally: Tally) {
+        eventually(&format!("{tally:?}"), || self.tally(address) == tally);
     }
 
     /// The calls of a function that are known, oldest first.
@@ -76,26 +84,26 @@ impl Server {
 
 /// How many calls of a function are in each state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stand {
+pub struct Tally {
     pub pending: u64,
     pub running: u64,
     pub finished: u64,
     pub failed: u64,
 }
 
-impl Stand {
+impl Tally {
     /// Checks that the total is the sum.
     #[track_caller]
     pub fn of(status: &Value) -> Self {
         let number = |key: &str| status[key].as_u64().unwrap_or_else(|| panic!("no {key} in {status}"));
-        let stand = Self {
+        let tally = Self {
             pending: number("Pending"),
             running: number("Running"),
             finished: number("Finished"),
             failed: number("Failed"),
         };
-        assert_eq!(number("Total"), stand.total(), "{status}");
-        stand
+        assert_eq!(number("Total"), tally.total(), "{status}");
+        tally
     }
 
     pub fn total(self) -> u64 {
@@ -103,7 +111,14 @@ impl Stand {
     }
 }
 
-/// The id of a listed call.
+/// Pending, running, finished and failed.
+impl PartialEq<[u64; 4]> for Tally {
+    fn eq(&self, other: &[u64; 4]) -> bool {
+        [self.pending, self.running, self.finished, self.failed] == *other
+    }
+}
+
+/// The id of a call in an answer.
 pub fn id(listed: &Value) -> String {
     listed["CallId"].as_str().unwrap().to_owned()
 }
@@ -123,7 +138,7 @@ impl Accepted {
     /// The call that an answer tells of.
     #[track_caller]
     pub fn of(target: &str, reply: Reply) -> Self {
-        let id = reply.expect(200).json()["CallId"].as_str().unwrap().to_owned();
+        let id = accepted_id(&reply);
         Self { output: output(target, &id), id }
     }
 
@@ -169,14 +184,5 @@ impl Server {
     #[track_caller]
     pub fn cancel(&self, call: &Accepted) {
         self.request("DELETE", &call.output).send().expect(204);
-    }
-
-    /// How many calls of a function are pending, running, finished and failed.
-    #[track_caller]
-    pub fn tally(&self, target: &str) -> [u64; 4] {
-        let status = self.get(&status(target)).expect(200).json();
-        let tally = ["Pending", "Running", "Finished", "Failed"].map(|state| status[state].as_u64().unwrap());
-        assert_eq!(status["Total"], tally.iter().sum::<u64>());
-        tally
     }
 }

@@ -120,14 +120,21 @@ pub fn recurses() -> String {
 
 /// Copies stdin to stdout.
 pub fn cat() -> String {
-    let body = r#"(func (export "_start") (loop $more
-        (i32.store (i32.const 16) (i32.const 65536))
-        (i32.store (i32.const 20) (i32.const 65536))
-        (if (call $read (i32.const 0) (i32.const 16) (i32.const 1) (i32.const 24)) (then unreachable))
-        (if (i32.load (i32.const 24)) (then
-          (call $put (i32.const 1) (i32.const 65536) (i32.load (i32.const 24)))
-          (br $more)))))"#;
-    module(2, body)
+    copies_to(&[1])
+}
+
+/// Copies stdin to each of these files.
+pub fn copies_to(files: &[u32]) -> String {
+    let put = |file| format!("(call $put (i32.const {file}) (i32.const 65536) (i32.load (i32.const 24)))");
+    let puts: String = files.iter().map(put).collect();
+    let body = format!(
+        r#"(func (export "_start") (loop $more
+             (i32.store (i32.const 16) (i32.const 65536))
+             (i32.store (i32.const 20) (i32.const 65536))
+             (if (call $read (i32.const 0) (i32.const 16) (i32.const 1) (i32.const 24)) (then unreachable))
+             (if (i32.load (i32.const 24)) (then {puts} (br $more)))))"#
+    );
+    module(2, &body)
 }
 
 /// Counts its own calls in a global, in memory and in a table, and writes the sum of the three as one letter: `D` is 1 each.

@@ -1,0 +1,557 @@
+//! The scheduler against telling cases, and against plain lists.
+
+use super::*;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use std::collections::BTreeSet;
+
+fn bounds(running: usize, account_running: usize, account_pending: usize) -> Bounds {
+    Bounds {
+        running: NonZeroUsize::new(running).unwrap(),
+        account_running: NonZeroUsize::new(account_running).unwrap(),
+        account_pending,
+        account_pending_bytes: 1000,
+    }
+}
+
+fn account(index: usize) -> AccountId {
+    AccountId::new(&format!("account{index}")).unwrap()
+}
+
+fn function(index: usize) -> FunctionName {
+    FunctionName::new(&format!("f{index}")).unwrap()
+}
+
+/// Passes a request for function `f` of account `a` on.
+fn with_request<T>(a: usize, f: usize, max: u32, bytes: u64, pass: impl FnOnce(Request<'_>) -> T) -> T {
+    let (account, function) = (account(a), function(f));
+    pass(Request { account: &account, function: &function, max_concurrency: NonZeroU32::new(max), bytes })
+}
+
+fn request(scheduler: &mut Scheduler, a: usize, f: usize, max: u32, bytes: u64) -> Admission {
+    with_request(a, f, max, bytes, |request| scheduler.request(request))
+}
+
+fn restore(scheduler: &mut Scheduler, a: usize, f: usize, max: u32, place: u64) -> Ticket {
+    with_request(a, f, max, 0, |request| scheduler.restore(request, Place(place)));
+    Ticket::Async(Place(place))
+}
+
+fn set_aside(scheduler: &mut Scheduler, f: usize, place: u64, memory: u64) -> Ticket {
+    with_request(0, f, 0, 0, |request| scheduler.put_back(request, Place(place), Some(memory)));
+    Ticket::Async(Place(place))
+}
+
+fn next(scheduler: &mut Scheduler) -> Option<Ticket> {
+    scheduler.start_next(0).map(|started| started.ticket)
+}
+
+#[test]
+fn a_function_at_its_limit_holds_nobody_up() {
+    let mut scheduler = Scheduler::new(bounds(2, 2, 10));
+    assert_eq!(request(&mut scheduler, 0, 0, 1, 0), Admission::Runs);
+    let Admission::Waits(slow) = request(&mut scheduler, 0, 0, 1, 0) else { panic!() };
+    assert_eq!(request(&mut scheduler, 0, 1, 0, 0), Admission::Runs);
+    let Admission::Waits(other) = request(&mut scheduler, 0, 1, 0, 0) else { panic!() };
+    scheduler.release(&account(0), &function(1), Lane::Sync);
+    assert_eq!(next(&mut scheduler), Some(other));
+    assert_eq!(next(&mut scheduler), None);
+    scheduler.release(&account(0), &function(0), Lane::Sync);
+    assert_eq!(next(&mut scheduler), Some(slow));
+}
+
+#[test]
+fn nothing_behind_a_slow_function_waits_for_it_however_many_wait() {
+    const CALLS: u64 = 10_000;
+    let mut scheduler = Scheduler::new(bounds(2, 2, 0));
+    let function_of = |place: u64| usize::try_from(place % 10).unwrap();
+    // Function 0 runs once at a time, and its first call never ends.
+    for place in 0..CALLS {
+        restore(&mut scheduler, 0, function_of(place), u32::from(place % 10 == 0), place);
+    }
+    assert_eq!(next(&mut scheduler), Some(Ticket::Async(Place(0))));
+    for place in (1..CALLS).filter(|place| place % 10 != 0) {
+        assert_eq!(next(&mut scheduler), Some(Ticket::Async(Place(place))));
+        assert_eq!(next(&mut scheduler), None);
+        scheduler.release(&account(0), &function(function_of(place)), Lane::Async);
+    }
+    assert_eq!(next(&mut scheduler), None);
+    assert_eq!((scheduler.running(), scheduler.pending()), (1, 999));
+}
+
+#[test]
+fn accounts_take_turns() {
+    let mut scheduler = Scheduler::new(bounds(1, 1, 10));
+    assert_eq!(request(&mut scheduler, 0, 0, 0, 0), Admission::Runs);
+    let flood: Vec<_> = (0..3).map(|_| request(&mut scheduler, 0, 0, 0, 0)).collect();
+    let single = request(&mut scheduler, 1, 0, 0, 0);
+    let mut order = Vec::new();
+    let mut running = account(0);
+    while scheduler.running() > 0 {
+        scheduler.release(&running, &function(0), Lane::Sync);
+        if let Some(ticket) = next(&mut scheduler) {
+            running = if Admission::Waits(ticket) == single { account(1) } else { account(0) };
+            order.push(Admission::Waits(ticket));
+        }
+    }
+    assert_eq!(order, [flood[0], single, flood[1], flood[2]]);
+}
+
+#[test]
+fn lanes_take_turns_and_each_keeps_its_order() {
+    let mut scheduler = Scheduler::new(bounds(1, 1, 10));
+    assert_eq!(request(&mut scheduler, 0, 0, 0, 0), Admission::Runs);
+    // Not in the order of their places. The numbers of the lanes have nothing to do with each other.
+    let [third, first, second] = [2, 0, 1].map(|place| restore(&mut scheduler, 0, 1, 0, place));
+    let Admission::Waits(sync) = request(&mut scheduler, 0, 0, 0, 0) else { panic!() };
+    let Admission::Waits(last) = request(&mut scheduler, 0, 0, 0, 0) else { panic!() };
+    let mut ended = (0, Lane::Sync);
+    let order = [sync, first, last, second, third].map(|expected| {
+        scheduler.release(&account(0), &function(ended.0), ended.1);
+        ended = (usize::from(expected.lane() == Lane::Async), expected.lane());
+        next(&mut scheduler)
+    });
+    assert_eq!(order, [sync, first, last, second, third].map(Some));
+}
+
+#[test]
+fn both_lanes_count_for_max_concurrency() {
+    let mut scheduler = Scheduler::new(bounds(9, 9, 9));
+    assert_eq!(request(&mut scheduler, 0, 0, 1, 0), Admission::Runs);
+    let waits = restore(&mut scheduler, 0, 0, 1, 0);
+    assert_eq!(next(&mut scheduler), None);
+    assert_eq!(scheduler.sync_load(&account(0), &function(0)), Load { running: 1, pending: 0 });
+    scheduler.release(&account(0), &function(0), Lane::Sync);
+    assert_eq!(next(&mut scheduler), Some(waits));
+    assert!(matches!(request(&mut scheduler, 0, 0, 1, 0), Admission::Waits(_)));
+    assert_eq!(scheduler.running_of(&account(0), &function(0)), 1);
+    assert_eq!(scheduler.sync_load(&account(0), &function(0)), Load { running: 0, pending: 1 });
+}
+
+#[test]
+fn waiting_is_bounded_in_number_and_bytes_exactly() {
+    let mut scheduler = Scheduler::new(bounds(1, 1, 3));
+    assert_eq!(request(&mut scheduler, 0, 0, 0, 5000), Admission::Runs);
+    assert!(!scheduler.reserve(&account(0), 1001));
+    assert!(scheduler.reserve(&account(0), 400));
+    assert!(matches!(request(&mut scheduler, 0, 0, 0, 600), Admission::Waits(_)));
+    assert_eq!(request(&mut scheduler, 0, 0, 0, 1), Admission::Refused);
+    assert!(!scheduler.reserve(&account(0), 1));
+    // A reservation that comes to wait takes no more room than it had.
+    with_request(0, 0, 0, 400, |request| scheduler.enqueue(request, Place(0)));
+    assert!(!scheduler.reserve(&account(0), 1));
+    assert!(scheduler.reserve(&account(0), 0));
+    assert_eq!(request(&mut scheduler, 0, 0, 0, 0), Admission::Refused);
+    assert!(!scheduler.reserve(&account(0), 0));
+    // Nobody else's room is taken.
+    assert!(scheduler.reserve(&account(1), 1000));
+    scheduler.unreserve(&account(0), 0);
+    assert!(matches!(request(&mut scheduler, 0, 0, 0, 0), Admission::Waits(_)));
+}
+
+#[test]
+fn what_was_accepted_once_is_never_refused() {
+    let mut scheduler = Scheduler::new(bounds(1, 1, 2));
+    for place in 0..5 {
+        restore(&mut scheduler, 0, 0, 0, place);
+    }
+    assert_eq!(next(&mut scheduler), Some(Ticket::Async(Place(0))));
+    assert!(!scheduler.reserve(&account(0), 0));
+    // Put back, it has its old place.
+    scheduler.release(&account(0), &function(0), Lane::Async);
+    with_request(0, 0, 0, 0, |request| scheduler.put_back(request, Place(0), None));
+    assert_eq!(scheduler.pending(), 5);
+    for place in 0..5 {
+        assert_eq!(next(&mut scheduler), Some(Ticket::Async(Place(place))));
+        assert_eq!(scheduler.reserve(&account(0), 0), place >= 3);
+        scheduler.release(&account(0), &function(0), Lane::Async);
+    }
+}
+
+#[test]
+fn a_raised_limit_starts_what_waited_for_it() {
+    let mut scheduler = Scheduler::new(bounds(9, 9, 9));
+    assert_eq!(request(&mut scheduler, 0, 0, 1, 0), Admission::Runs);
+    let Admission::Waits(ticket) = request(&mut scheduler, 0, 0, 1, 0) else { panic!() };
+    scheduler.set_max_concurrency(&account(0), &function(0), None);
+    assert_eq!(next(&mut scheduler), Some(ticket));
+    // Also if it comes with a call: that one is not the oldest.
+    let Admission::Waits(older) = request(&mut scheduler, 0, 0, 1, 0) else { panic!() };
+    let Admission::Waits(newer) = request(&mut scheduler, 0, 0, 3, 0) else { panic!() };
+    assert_eq!(next(&mut scheduler), Some(older));
+    assert_eq!(next(&mut scheduler), None);
+    scheduler.release(&account(0), &function(0), Lane::Sync);
+    assert_eq!(next(&mut scheduler), Some(newer));
+}
+
+#[test]
+fn a_call_that_is_set_aside_starts_when_its_memory_is_free_and_holds_nobody_up() {
+    let mut scheduler = Scheduler::new(bounds(9, 9, 9));
+    let (large, small) = (set_aside(&mut scheduler, 0, 0, 100), set_aside(&mut scheduler, 0, 1, 10));
+    let newer = restore(&mut scheduler, 0, 0, 0, 2);
+    assert_eq!(scheduler.start_next(9), Some(Started { ticket: newer, memory: 0 }));
+    assert_eq!(scheduler.start_next(9), None);
+    assert_eq!(request(&mut scheduler, 0, 0, 0, 0), Admission::Runs);
+    let newest = restore(&mut scheduler, 0, 0, 0, 3);
+    assert_eq!(scheduler.start_next(99), Some(Started { ticket: small, memory: 10 }));
+    assert_eq!(scheduler.start_next(100), Some(Started { ticket: large, memory: 100 }));
+    assert_eq!(scheduler.start_next(0), Some(Started { ticket: newest, memory: 0 }));
+    // Memory alone is not enough.
+    scheduler.set_max_concurrency(&account(0), &function(0), NonZeroU32::new(5));
+    set_aside(&mut scheduler, 0, 0, 100);
+    scheduler.set_max_concurrency(&account(0), &function(0), NonZeroU32::new(5));
+    assert_eq!(scheduler.start_next(u64::MAX), None);
+    scheduler.release(&account(0), &function(0), Lane::Sync);
+    assert_eq!(scheduler.start_next(u64::MAX), Some(Started { ticket: large, memory: 100 }));
+}
+
+#[test]
+fn memory_alone_starts_nothing_of_an_account_at_its_limit() {
+    let mut scheduler = Scheduler::new(bounds(9, 1, 9));
+    let large = set_aside(&mut scheduler, 0, 0, 100);
+    assert_eq!(request(&mut scheduler, 0, 1, 0, 0), Admission::Runs);
+    assert_eq!(scheduler.start_next(100), None);
+    scheduler.release(&account(0), &function(1), Lane::Sync);
+    assert_eq!(scheduler.start_next(100), Some(Started { ticket: large, memory: 100 }));
+}
+
+#[test]
+fn the_waiting_calls_of_a_function_are_taken_out_together() {
+    let mut scheduler = Scheduler::new(bounds(1, 1, 9));
+    assert_eq!(request(&mut scheduler, 0, 0, 0, 0), Admission::Runs);
+    let Admission::Waits(sync) = request(&mut scheduler, 0, 0, 0, 0) else { panic!() };
+    restore(&mut scheduler, 0, 0, 0, 3);
+    set_aside(&mut scheduler, 0, 2, 100);
+    set_aside(&mut scheduler, 0, 5, 50);
+    let other = restore(&mut scheduler, 0, 1, 0, 4);
+    assert_eq!(scheduler.take_waiting_async(&account(0), &function(0)), [2, 3, 5].map(Place));
+    assert_eq!(scheduler.take_waiting_async(&account(0), &function(0)), []);
+    assert_eq!(scheduler.pending(), 2);
+    scheduler.release(&account(0), &function(0), Lane::Sync);
+    assert_eq!(scheduler.start_next(u64::MAX).map(|started| started.ticket), Some(sync));
+    scheduler.release(&account(0), &function(0), Lane::Sync);
+    assert_eq!(scheduler.start_next(u64::MAX).map(|started| started.ticket), Some(other));
+    scheduler.release(&account(0), &function(1), Lane::Async);
+    assert_eq!(scheduler.start_next(u64::MAX), None);
+    assert!(scheduler.accounts.is_empty() && scheduler.turns.accounts.is_empty());
+}
+
+#[test]
+fn a_slot_is_given_back_once() {
+    let mut scheduler = Scheduler::new(bounds(1, 1, 9));
+    assert_eq!(request(&mut scheduler, 0, 0, 0, 0), Admission::Runs);
+    let waits = restore(&mut scheduler, 0, 0, 0, 0);
+    // Not in the other lane, nor that of another function, nor of one that waits.
+    scheduler.release(&account(0), &function(0), Lane::Async);
+    scheduler.release(&account(0), &function(1), Lane::Sync);
+    assert_eq!((scheduler.running(), next(&mut scheduler)), (1, None));
+    scheduler.release(&account(0), &function(0), Lane::Sync);
+    assert_eq!(next(&mut scheduler), Some(waits));
+    scheduler.release(&account(0), &function(0), Lane::Sync);
+    assert_eq!(scheduler.running(), 1);
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Call {
+    a: usize,
+    f: usize,
+    ticket: Ticket,
+    bytes: u64,
+    need: u64,
+}
+
+/// What runs and waits in plain lists, and the rules, so plainly that they can be checked by reading.
+struct Model {
+    bounds: Bounds,
+    running: Vec<Call>,
+    waiting: Vec<Call>,
+    reserved: Vec<(usize, u64)>,
+    max: [u32; FUNCTIONS],
+    memory_free: u64,
+    /// For each account with a call that may start, which others have started one meanwhile.
+    passed_by: [Vec<usize>; ACCOUNTS],
+    /// For each account, the lane with a call that may start while the other lane had its turn.
+    passed_over: [Option<Lane>; ACCOUNTS],
+}
+
+const ACCOUNTS: usize = 3;
+const FUNCTIONS: usize = 3;
+
+impl Model {
+    fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            running: vec![],
+            waiting: vec![],
+            reserved: vec![],
+            max: [0, 1, 2],
+            memory_free: 0,
+            passed_by: Default::default(),
+            passed_over: [None; ACCOUNTS],
+        }
+    }
+
+    fn machine_has_slot(&self) -> bool {
+        self.running.len() < self.bounds.running.get()
+    }
+
+    /// Whether a call may start but for the limit of the machine.
+    fn may_start(&self, a: usize, f: usize, need: u64) -> bool {
+        let of_account = self.running.iter().filter(|call| call.a == a).count();
+        let of_function = self.running.iter().filter(|call| (call.a, call.f) == (a, f)).count();
+        of_account < self.bounds.account_running.get()
+            && (self.max[f] == 0 || of_function < self.max[f] as usize)
+            && need <= self.memory_free
+    }
+
+    /// The tickets of what may start but for the limit of the machine.
+    fn startable(&self, a: usize, lane: Lane) -> BTreeSet<Ticket> {
+        let of_lane = self.waiting.iter().filter(|call| call.a == a && call.ticket.lane() == lane);
+        of_lane.filter(|call| self.may_start(a, call.f, call.need)).map(|call| call.ticket).collect()
+    }
+
+    fn has_room(&self, a: usize, bytes: u64) -> bool {
+        let waiting = self.waiting.iter().filter(|call| call.a == a).map(|call| call.bytes);
+        let reserved = self.reserved.iter().filter(|(of, _)| *of == a).map(|(_, bytes)| *bytes);
+        let held: Vec<u64> = waiting.chain(reserved).collect();
+        held.len() < self.bounds.account_pending
+            && held.iter().sum::<u64>() + bytes <= self.bounds.account_pending_bytes
+    }
+
+    /// Who may not start now is not passed by.
+    fn forget_passed(&mut self) {
+        for a in 0..ACCOUNTS {
+            let [of_sync, of_async] = [Lane::Sync, Lane::Async].map(|lane| !self.startable(a, lane).is_empty());
+            if !of_sync && !of_async {
+                self.passed_by[a].clear();
+            }
+            let passed = self.passed_over[a];
+            self.passed_over[a] = passed.filter(|lane| if *lane == Lane::Sync { of_sync } else { of_async });
+        }
+    }
+
+    /// Checks and notes what the scheduler starts: that it may, that it is the oldest, and that turns are taken.
+    fn start(&mut self, started: Option<Started>) -> Result<bool, TestCaseError> {
+        let startable =
+            |model: &Self, a| [Lane::Sync, Lane::Async].map(|lane| !model.startable(a, lane).is_empty());
+        let Some(Started { ticket, memory }) = started else {
+            let none = (0..ACCOUNTS).all(|a| startable(self, a) == [false, false]);
+            prop_assert!(none || !self.machine_has_slot(), "something may start");
+            return Ok(false);
+        };
+        prop_assert!(self.machine_has_slot());
+        let at = self.waiting.iter().position(|call| call.ticket == ticket);
+        let Some(at) = at else { return Err(TestCaseError::fail("it does not wait")) };
+        let call = self.waiting[at];
+        let lane = ticket.lane();
+        prop_assert_eq!(self.startable(call.a, lane).into_iter().next(), Some(ticket), "it is not the oldest");
+        prop_assert_eq!(memory, call.need);
+        prop_assert_ne!(self.passed_over[call.a], Some(lane.other()));
+        let other_may = !self.startable(call.a, lane.other()).is_empty();
+        self.passed_over[call.a] = other_may.then_some(lane.other());
+        let others = (0..ACCOUNTS).filter(|a| *a != call.a && startable(self, *a) != [false, false]);
+        for a in others.collect::<Vec<_>>() {
+            prop_assert!(!self.passed_by[a].contains(&call.a), "it was another account's turn");
+            self.passed_by[a].push(call.a);
+        }
+        self.passed_by[call.a].clear();
+        self.waiting.remove(at);
+        self.running.push(call);
+        self.memory_free -= memory;
+        self.forget_passed();
+        Ok(true)
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Request { a: usize, f: usize, bytes: u64 },
+    Reserve { a: usize, bytes: u64 },
+    Unreserve(Index),
+    Enqueue { reserved: Index, f: usize },
+    Restore { a: usize, f: usize, bytes: u64 },
+    Release(Index),
+    PutBack { call: Index, memory: Option<u64> },
+    Cancel(Index),
+    SetMax { f: usize, max: u32 },
+    TakeWaiting { a: usize, f: usize },
+    Memory(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let index = any::<Index>;
+    let call = || (0..ACCOUNTS, 0..FUNCTIONS, 0..300u64);
+    prop_oneof![
+        6 => call().prop_map(|(a, f, bytes)| Op::Request { a, f, bytes }),
+        6 => (0..ACCOUNTS, 0..300u64).prop_map(|(a, bytes)| Op::Reserve { a, bytes }),
+        1 => index().prop_map(Op::Unreserve),
+        6 => (index(), 0..FUNCTIONS).prop_map(|(reserved, f)| Op::Enqueue { reserved, f }),
+        1 => call().prop_map(|(a, f, bytes)| Op::Restore { a, f, bytes }),
+        8 => index().prop_map(Op::Release),
+        4 => (index(), prop::option::of(0..50u64)).prop_map(|(call, memory)| Op::PutBack { call, memory }),
+        2 => index().prop_map(Op::Cancel),
+        1 => (0..FUNCTIONS, 0..3u32).prop_map(|(f, max)| Op::SetMax { f, max }),
+        1 => (0..ACCOUNTS, 0..FUNCTIONS).prop_map(|(a, f)| Op::TakeWaiting { a, f }),
+        3 => (0..60u64).prop_map(Op::Memory),
+    ]
+}
+
+/// The scheduler and the model, which go through the same.
+struct Both {
+    scheduler: Scheduler,
+    model: Model,
+    places: u64,
+}
+
+impl Both {
+    /// Unique, and only roughly growing.
+    fn place(&mut self) -> Place {
+        self.places += 1;
+        Place(self.places ^ 3)
+    }
+
+    fn wait(&mut self, a: usize, f: usize, place: Place, bytes: u64, need: u64) {
+        self.model.waiting.push(Call { a, f, ticket: Ticket::Async(place), bytes, need });
+    }
+
+    fn release(&mut self, at: usize) -> Call {
+        let call = self.model.running.remove(at);
+        self.scheduler.release(&account(call.a), &function(call.f), call.ticket.lane());
+        call
+    }
+
+    fn request(&mut self, a: usize, f: usize, bytes: u64) -> Result<(), TestCaseError> {
+        let may_start = self.model.machine_has_slot() && self.model.may_start(a, f, 0);
+        let has_room = self.model.has_room(a, bytes);
+        match request(&mut self.scheduler, a, f, self.model.max[f], bytes) {
+            Admission::Runs => {
+                prop_assert!(may_start);
+                let ticket = Ticket::Sync(u64::MAX);
+                self.model.running.push(Call { a, f, ticket, bytes, need: 0 });
+            }
+            Admission::Waits(ticket) => {
+                prop_assert!(!may_start && has_room);
+                prop_assert!(
+                    self.model.waiting.iter().all(|call| call.ticket < ticket || call.ticket.lane() == Lane::Async)
+                );
+                self.model.waiting.push(Call { a, f, ticket, bytes, need: 0 });
+            }
+            Admission::Refused => prop_assert!(!may_start && !has_room),
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, op: Op) -> Result<(), TestCaseError> {
+        let max = self.model.max;
+        match op {
+            Op::Request { a, f, bytes } => self.request(a, f, bytes)?,
+            Op::Reserve { a, bytes } => {
+                let has_room = self.model.has_room(a, bytes);
+                prop_assert_eq!(self.scheduler.reserve(&account(a), bytes), has_room);
+                self.model.reserved.extend(has_room.then_some((a, bytes)));
+            }
+            Op::Unreserve(index) if !self.model.reserved.is_empty() => {
+                let (a, bytes) = self.model.reserved.remove(index.index(self.model.reserved.len()));
+                self.scheduler.unreserve(&account(a), bytes);
+            }
+            Op::Enqueue { reserved, f } if !self.model.reserved.is_empty() => {
+                let (a, bytes) = self.model.reserved.remove(reserved.index(self.model.reserved.len()));
+                let place = self.place();
+                with_request(a, f, max[f], bytes, |request| self.scheduler.enqueue(request, place));
+                self.wait(a, f, place, bytes, 0);
+            }
+            Op::Restore { a, f, bytes } => {
+                let place = self.place();
+                with_request(a, f, max[f], bytes, |request| self.scheduler.restore(request, place));
+                self.wait(a, f, place, bytes, 0);
+            }
+            Op::Release(index) if !self.model.running.is_empty() => {
+                self.release(index.index(self.model.running.len()));
+            }
+            Op::PutBack { call, memory } if !self.model.running.is_empty() => {
+                let Call { a, f, ticket, bytes, .. } = self.release(call.index(self.model.running.len()));
+                if let Ticket::Async(place) = ticket {
+                    let back = |request: Request<'_>| self.scheduler.put_back(request, place, memory);
+                    with_request(a, f, max[f], bytes, back);
+                    self.wait(a, f, place, bytes, memory.unwrap_or(0));
+                }
+            }
+            Op::Cancel(index) if !self.model.waiting.is_empty() => {
+                let call = self.model.waiting.remove(index.index(self.model.waiting.len()));
+                let (account, function) = (account(call.a), function(call.f));
+                prop_assert!(self.scheduler.cancel(&account, &function, call.ticket));
+                prop_assert!(!self.scheduler.cancel(&account, &function, call.ticket));
+            }
+            Op::SetMax { f, max } => {
+                self.model.max[f] = max;
+                let max = NonZeroU32::new(max);
+                (0..ACCOUNTS).for_each(|a| self.scheduler.set_max_concurrency(&account(a), &function(f), max));
+            }
+            Op::TakeWaiting { a, f } => {
+                let taken = |call: &Call| (call.a, call.f, call.ticket.lane()) == (a, f, Lane::Async);
+                let expected: BTreeSet<_> =
+                    self.model.waiting.iter().filter(|call| taken(call)).map(|call| call.ticket).collect();
+                self.model.waiting.retain(|call| !taken(call));
+                let places = self.scheduler.take_waiting_async(&account(a), &function(f));
+                prop_assert!(places.iter().map(|place| Ticket::Async(*place)).eq(expected));
+            }
+            Op::Memory(free) => self.model.memory_free = free,
+            Op::Unreserve(_) | Op::Enqueue { .. } | Op::Release(_) | Op::PutBack { .. } | Op::Cancel(_) => {}
+        }
+        Ok(())
+    }
+
+    fn start_all(&mut self) -> Result<(), TestCaseError> {
+        self.model.forget_passed();
+        while self.model.start(self.scheduler.start_next(self.model.memory_free))? {}
+        Ok(())
+    }
+
+    fn check_counts(&self) -> Result<(), TestCaseError> {
+        prop_assert_eq!(self.scheduler.running(), self.model.running.len());
+        prop_assert_eq!(self.scheduler.pending(), self.model.waiting.len());
+        for (a, f) in (0..ACCOUNTS).flat_map(|a| (0..FUNCTIONS).map(move |f| (a, f))) {
+            let (account, function) = (account(a), function(f));
+            let of = |calls: &[Call], lane| {
+                calls.iter().filter(|call| (call.a, call.f, call.ticket.lane()) == (a, f, lane)).count()
+            };
+            let running = of(&self.model.running, Lane::Sync);
+            let load = Load { running, pending: of(&self.model.waiting, Lane::Sync) };
+            prop_assert_eq!(self.scheduler.sync_load(&account, &function), load);
+            let running = running + of(&self.model.running, Lane::Async);
+            prop_assert_eq!(self.scheduler.running_of(&account, &function), running);
+        }
+        Ok(())
+    }
+
+    /// All end, and nothing is left behind.
+    fn end(&mut self) -> Result<(), TestCaseError> {
+        for (a, bytes) in std::mem::take(&mut self.model.reserved) {
+            self.scheduler.unreserve(&account(a), bytes);
+        }
+        self.model.memory_free = u64::MAX;
+        self.start_all()?;
+        while !self.model.running.is_empty() {
+            self.release(0);
+            self.start_all()?;
+        }
+        self.check_counts()?;
+        prop_assert!(self.model.waiting.is_empty());
+        prop_assert!(self.scheduler.accounts.is_empty() && self.scheduler.turns.accounts.is_empty());
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn it_keeps_the_rules(ops in prop::collection::vec(op(), 1..120)) {
+        let bounds = bounds(4, 2, 5);
+        let mut both = Both { scheduler: Scheduler::new(bounds), model: Model::new(bounds), places: 0 };
+        for op in ops {
+            both.apply(op)?;
+            both.start_all()?;
+            both.check_counts()?;
+        }
+        both.end()?;
+    }
+}
