@@ -98,6 +98,7 @@ fn sources() -> Vec<Source> {
         "store/conformance.rs",
         "store/conformance",
         "store/log/tests.rs",
+        "store/log/tests",
         "store/sqlite/tests.rs",
         "store/sqlite/tests",
     ];

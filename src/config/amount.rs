@@ -5,15 +5,18 @@ use serde::Deserialize;
 use std::str::FromStr;
 use std::time::Duration;
 
+/// No wait may be longer, in seconds.
+const SECONDS_MAX: u64 = 86_400;
+
 /// A number of bytes: `64MB`, `1GB`, or a plain number. MB = 2^20.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Text")]
-pub struct Bytes(u64);
+pub struct Bytes(pub(super) u64);
 
 /// A time: `30`, `30s`, `500ms`, `5m`; a plain number is seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Text")]
-pub struct Wait(Duration);
+pub struct Wait(pub(super) Duration);
 
 /// An amount of memory: bytes, or a part of the machine's such as `75%`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -103,6 +106,24 @@ impl FromStr for Memory {
             None => {
                 text.parse().map(|Bytes(bytes)| Self::Bytes(bytes)).map_err(|e| format!("{e}, nor a part such as 75%"))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_amount_is_refused() {
+        for bad in ["1XB", "-1", "", "1.5GB", "99999999999GB"] {
+            assert!(bad.parse::<Bytes>().is_err(), "{bad}");
+        }
+        for bad in ["1y", "2d", "90000", "-1s", ""] {
+            assert!(bad.parse::<Wait>().is_err(), "{bad}");
+        }
+        for bad in ["0%", "101%", "x%"] {
+            assert!(bad.parse::<Memory>().is_err(), "{bad}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod any_value;
 pub(crate) mod calls;
+mod keys;
 mod model;
 mod results;
 
@@ -11,6 +12,7 @@ use crate::domain::{
     Quota, QuotaKind, Timestamp,
 };
 pub(crate) use calls::*;
+pub(crate) use keys::*;
 pub(crate) use model::*;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;

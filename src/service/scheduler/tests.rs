@@ -332,8 +332,7 @@ impl Model {
 
     /// Checks and notes what the scheduler starts: that it may, that it is the oldest, and that turns are taken.
     fn start(&mut self, started: Option<Started>) -> Result<bool, TestCaseError> {
-        let startable =
-            |model: &Self, a| [Lane::Sync, Lane::Async].map(|lane| !model.startable(a, lane).is_empty());
+        let startable = |model: &Self, a| [Lane::Sync, Lane::Async].map(|lane| !model.startable(a, lane).is_empty());
         let Some(Started { ticket, memory }) = started else {
             let none = (0..ACCOUNTS).all(|a| startable(self, a) == [false, false]);
             prop_assert!(none || !self.machine_has_slot(), "something may start");
