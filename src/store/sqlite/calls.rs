@@ -18,36 +18,106 @@ pub(super) const RUNNING: i64 = 1;
 pub(super) const ENDED: i64 = 2;
 pub(super) const GONE: i64 = 3;
 
+/// The columns under a call's checksum, with those that change from `state` to `crashes` and from `bytes` to `payload`
+/// as they are, or as they are put here.
+macro_rules! seal_of_call {
+    () => {
+        seal_of_call!("state", "starts", "crashes", "bytes, ended_ms, verdict, message, content_type, payload")
+    };
+    ($state:literal, $starts:literal, $crashes:literal, $rest:literal) => {
+        concat!(
+            "seal(account_id, function, call_id, created_ms, ",
+            $state,
+            ", ",
+            $starts,
+            ", ",
+            $crashes,
+            ", ",
+            $rest,
+            ")"
+        )
+    };
+}
+
+/// The checksum of a call that changes.
+macro_rules! resealed_call {
+    ($($new:literal),+) => {
+        concat!("resealed(checksum, ", seal_of_call!(), ", ", seal_of_call!($($new),+), ")")
+    };
+}
+
+/// That a call is what was written, but for its large columns.
+macro_rules! trusted_call {
+    () => {
+        concat!("trusted('calls', call_id, checksum, ", seal_of_call!(), ")")
+    };
+}
+
+pub(in crate::store::sqlite) use {resealed_call, seal_of_call};
+
 const FUNCTION_EXISTS: &str =
     "SELECT EXISTS (SELECT 1 FROM functions WHERE account_id = ?1 AND name = ?2 AND created_ms = ?3)";
 pub(super) const KEY: &str = "SELECT call_id, created_ms FROM idempotency_keys
-    WHERE account_id = ?1 AND function = ?2 AND key = ?3";
-const PUT_KEY: &str = "INSERT OR REPLACE INTO idempotency_keys (account_id, function, key, call_id, created_ms)
-    VALUES (?1, ?2, ?3, ?4, ?5)";
-const INSERT: &str = "INSERT INTO calls (account_id, function, call_id, created_ms, bytes, variables, body)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-pub(super) const CLAIM: &str = "UPDATE calls SET state = 1, starts = starts + 1
-    WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0 RETURNING starts, variables, body";
-pub(super) const GIVE_BACK: &str = "UPDATE calls SET state = 0
-    WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 1 AND starts = ?4";
+    WHERE account_id = ?1 AND function = ?2 AND key = ?3 AND trusted('idempotency_keys', call_id, checksum,
+        seal(account_id, function, key, call_id, created_ms))";
+const PUT_KEY: &str =
+    "INSERT OR REPLACE INTO idempotency_keys (account_id, function, key, call_id, created_ms, checksum)
+    VALUES (?1, ?2, ?3, ?4, ?5, seal(?1, ?2, ?3, ?4, ?5))";
+const INSERT: &str =
+    "INSERT INTO calls (account_id, function, call_id, created_ms, bytes, variables, body, payload, checksum)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, seal(?6, ?7, NULL, NULL),
+        seal(?1, ?2, ?3, ?4, 0, 0, 0, ?5, NULL, NULL, NULL, NULL, seal(?6, ?7, NULL, NULL)))";
+pub(super) const CLAIM: &str = concat!(
+    "UPDATE calls SET state = 1, starts = starts + 1, checksum = ",
+    resealed_call!("1", "starts + 1", "crashes", "bytes, ended_ms, verdict, message, content_type, payload"),
+    " WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0 AND ",
+    trusted_call!(),
+    " AND trusted('calls', call_id, payload, seal(variables, body, stdout, stderr))",
+    " RETURNING starts, variables, body"
+);
+pub(super) const GIVE_BACK: &str = concat!(
+    "UPDATE calls SET state = 0, checksum = ",
+    resealed_call!("0", "starts", "crashes", "bytes, ended_ms, verdict, message, content_type, payload"),
+    " WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 1 AND starts = ?4"
+);
 pub(super) const DROP_PENDING: &str =
     "DELETE FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0";
 // `state < 2` is what the partial index of open calls says: SQLite uses it only for a query that says the same.
-pub(super) const RUNNING_ONES: &str = "SELECT account_id, function, call_id, starts, crashes FROM calls
-    WHERE state < 2 AND state = 1 ORDER BY place";
-pub(super) const CRASHED: &str = "UPDATE calls SET state = 0, crashes = crashes + 1 WHERE call_id = ?1";
-pub(super) const WAITING: &str = "SELECT account_id, function, call_id, place, created_ms, bytes FROM calls
-    WHERE state < 2 AND state = 0 ORDER BY place";
-pub(super) const ONE: &str = "SELECT state, ended_ms, verdict, message, content_type, stdout, stderr FROM calls
-    WHERE call_id = ?1 AND account_id = ?2 AND function = ?3";
-pub(super) const FUNCTION_OF: &str = "SELECT function FROM calls WHERE call_id = ?1 AND account_id = ?2";
+pub(super) const RUNNING_ONES: &str = concat!(
+    "SELECT account_id, function, call_id, starts, crashes FROM calls WHERE state < 2 AND state = 1 AND ",
+    trusted_call!(),
+    " ORDER BY place"
+);
+pub(super) const CRASHED: &str = concat!(
+    "UPDATE calls SET state = 0, crashes = crashes + 1, checksum = ",
+    resealed_call!("0", "starts", "crashes + 1", "bytes, ended_ms, verdict, message, content_type, payload"),
+    " WHERE call_id = ?1"
+);
+pub(super) const WAITING: &str = concat!(
+    "SELECT account_id, function, call_id, place, created_ms, bytes FROM calls WHERE state < 2 AND state = 0 AND ",
+    trusted_call!(),
+    " ORDER BY place"
+);
+/// Of a call that has not ended, nobody asks for what is large.
+pub(super) const ONE: &str = concat!(
+    "SELECT state, ended_ms, verdict, message, content_type, stdout, stderr FROM calls
+    WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND ",
+    trusted_call!(),
+    " AND (state < 2 OR trusted('calls', call_id, payload, seal(variables, body, stdout, stderr)))"
+);
+pub(super) const FUNCTION_OF: &str =
+    concat!("SELECT function FROM calls WHERE call_id = ?1 AND account_id = ?2 AND ", trusted_call!());
 pub(super) const PLACE_OF: &str = "SELECT place FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3";
 /// The place of the function's first call with a greater id. The plus keeps SQLite from the index of ids, which knows
 /// neither functions nor places.
 pub(super) const PLACE_BEHIND: &str = "SELECT place FROM calls
     WHERE account_id = ?2 AND function = ?3 AND +call_id > ?1 ORDER BY place LIMIT 1";
-pub(super) const LIST: &str = "SELECT call_id, created_ms, state, verdict, message FROM calls
-    WHERE account_id = ?1 AND function = ?2 AND place >= ?3 AND state < 3 ORDER BY place LIMIT ?4";
+pub(super) const LIST: &str = concat!(
+    "SELECT call_id, created_ms, state, verdict, message FROM calls
+    WHERE account_id = ?1 AND function = ?2 AND place >= ?3 AND state < 3 AND ",
+    trusted_call!(),
+    " ORDER BY place LIMIT ?4"
+);
 pub(super) const DELETE_OF_FUNCTION: &str = "DELETE FROM calls WHERE account_id = ?1 AND function = ?2";
 pub(super) const DELETE_KEYS_OF_FUNCTION: &str = "DELETE FROM idempotency_keys WHERE account_id = ?1 AND function = ?2";
 
@@ -79,7 +149,7 @@ pub(super) fn enqueue(
     if !connection.prepare_cached(FUNCTION_EXISTS)?.query_row(exists, |found| found.get::<_, bool>(0))? {
         return Err(Problem::Refused(Error::NotFound));
     }
-    let mut change = Change { pending: 1, ..Change::default() };
+    let mut change = Change { pending: 1, accepted: 1, ..Change::default() };
     let mut is_new_key = false;
     if let Some(asked) = idempotency {
         let known = keyed(connection, account, function, *asked)?;
@@ -158,7 +228,7 @@ pub(super) fn drop_pending(connection: &Connection, call: &CallKey) -> Result<()
     let (account, function) = (call.account.as_str(), call.function.as_str());
     let values = params![call.call_id.as_bytes(), account, function];
     super::functions::found(connection.prepare_cached(DROP_PENDING)?.execute(values)?)?;
-    tallies::add(connection, account, function, Change { pending: -1, ..Change::default() }).map(drop)
+    tallies::add(connection, account, function, Change { pending: -1, taken: 1, ..Change::default() }).map(drop)
 }
 
 pub(super) fn recover(

@@ -6,12 +6,16 @@ use super::{Error, calls, failure};
 use crate::domain::{AccountId, Function, FunctionName, Quota, QuotaKind};
 use rusqlite::{Connection, params};
 
-const ALL: &str = "SELECT account_id, name, uuid, created_ms, definition FROM functions ORDER BY account_id, name";
+const ALL: &str = "SELECT account_id, name, uuid, created_ms, definition FROM functions
+    WHERE trusted('functions', name, checksum, seal(account_id, name, uuid, created_ms, definition))
+    ORDER BY account_id, name";
 const EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM functions WHERE account_id = ?1 AND name = ?2)";
 const COUNT: &str = "SELECT count(*) FROM functions WHERE account_id = ?1";
-const INSERT: &str =
-    "INSERT INTO functions (account_id, name, uuid, created_ms, definition) VALUES (?1, ?2, ?3, ?4, ?5)";
-const UPDATE: &str = "UPDATE functions SET uuid = ?3, definition = ?4 WHERE account_id = ?1 AND name = ?2";
+const INSERT: &str = "INSERT INTO functions (account_id, name, uuid, created_ms, definition, checksum)
+    VALUES (?1, ?2, ?3, ?4, ?5, seal(?1, ?2, ?3, ?4, ?5))";
+const UPDATE: &str = "UPDATE functions SET uuid = ?3, definition = ?4, checksum = resealed(checksum,
+        seal(account_id, name, uuid, created_ms, definition), seal(account_id, name, ?3, created_ms, ?4))
+    WHERE account_id = ?1 AND name = ?2";
 const DELETE: &str = "DELETE FROM functions WHERE account_id = ?1 AND name = ?2";
 
 pub(super) fn all(connection: &Connection) -> Result<Vec<Function>, Error> {

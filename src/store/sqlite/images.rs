@@ -8,17 +8,22 @@ use crate::domain::{Image, Quota, QuotaKind};
 use rusqlite::{Connection, params};
 
 const ALL: &str = "SELECT account_id, repository, tag, digest, size_bytes, created_ms, info, config FROM images
+    WHERE trusted('images', repository, checksum,
+        seal(account_id, repository, tag, digest, size_bytes, created_ms, info, config))
     ORDER BY account_id, repository, tag, digest";
 const DELETE: &str = "DELETE FROM images WHERE account_id = ?1 AND repository = ?2 AND tag IS ?3 AND digest = ?4";
 /// Takes the tag from another module, unless that one stands without a tag already.
-const UNTAG: &str = "UPDATE OR IGNORE images SET tag = NULL
+const UNTAG: &str = "UPDATE OR IGNORE images SET tag = NULL, checksum = resealed(checksum,
+        seal(account_id, repository, tag, digest, size_bytes, created_ms, info, config),
+        seal(account_id, repository, NULL, digest, size_bytes, created_ms, info, config))
     WHERE account_id = ?1 AND repository = ?2 AND tag = ?3 AND digest <> ?4";
 const DELETE_TAGGED: &str = "DELETE FROM images WHERE account_id = ?1 AND repository = ?2 AND tag = ?3";
 const COUNT_TAGGED: &str = "SELECT count(*) FROM images WHERE account_id = ?1 AND tag IS NOT NULL";
 const SUM_OTHER_MODULES: &str = "SELECT coalesce(sum(size_bytes), 0) FROM
     (SELECT max(size_bytes) AS size_bytes FROM images WHERE account_id = ?1 AND digest <> ?2 GROUP BY digest)";
 const INSERT: &str = "INSERT INTO images
-    (account_id, repository, tag, digest, size_bytes, created_ms, info, config) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    (account_id, repository, tag, digest, size_bytes, created_ms, info, config, checksum)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, seal(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8))";
 
 pub(super) fn all(connection: &Connection) -> Result<Vec<Image>, Error> {
     let fail = |e: rusqlite::Error| failure("images", &e);

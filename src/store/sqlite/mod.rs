@@ -9,6 +9,7 @@ mod images;
 mod open;
 mod record;
 mod results;
+mod seal;
 mod tallies;
 #[cfg(test)]
 mod tests;
@@ -235,6 +236,7 @@ fn failure(what: &str, error: &rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Error::DiskFull,
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Error::Corrupt(format!("{what}: {error}")),
+        _ if seal::is_broken(error) => Error::Corrupt(error.to_string()),
         _ if is_misread => Error::Corrupt(format!("{what}: {error}")),
         _ => Error::Failed(format!("{what}: {error}")),
     }

@@ -1,6 +1,6 @@
 //! Opening the file: what must hold before anything is read from it or written to it.
 
-use super::{Error, failure};
+use super::{Error, failure, seal};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::cmp::Ordering;
 use std::fs::{File, OpenOptions};
@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What makes each version of the schema of the one before.
-const STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+pub(super) const STEPS: [&str; 3] =
+    [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 /// The version of the schema that this binary writes: `PRAGMA user_version`.
 pub const SCHEMA_VERSION: i64 = STEPS.len() as i64;
 
@@ -64,6 +65,7 @@ fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    seal::register(&connection)?;
     Ok(connection)
 }
 

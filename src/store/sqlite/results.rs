@@ -1,6 +1,6 @@
 //! What ended calls left, in SQL: it is put there, rotated out, expires and is forgotten.
 
-use super::calls::{ENDED, GONE};
+use super::calls::{ENDED, GONE, resealed_call, seal_of_call};
 use super::tallies::{self, Change, Held};
 use super::writer::Problem;
 use super::{Error, functions};
@@ -15,16 +15,23 @@ const FREED_PAGES_MAX: u32 = 1_000;
 /// Free pages that stay in the file, since it will want them again.
 const FREE_PAGES_KEPT: u32 = 1_000;
 
-pub(super) const FINISH: &str =
+pub(super) const FINISH: &str = concat!(
     "UPDATE calls SET state = 2, ended_ms = ?5, verdict = ?6, message = ?7, content_type = ?8,
-        bytes = ?9, stdout = ?10, stderr = ?11, variables = NULL, body = NULL
-    WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 1 AND starts = ?4";
+        bytes = ?9, stdout = ?10, stderr = ?11, variables = NULL, body = NULL, payload = seal(NULL, NULL, ?10, ?11),
+        checksum = ",
+    resealed_call!("2", "starts", "crashes", "?9, ?5, ?6, ?7, ?8, seal(NULL, NULL, ?10, ?11)"),
+    " WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 1 AND starts = ?4"
+);
 pub(super) const DROP: &str = "DELETE FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 2
     RETURNING verdict, bytes";
 pub(super) const OLDEST: &str = "SELECT place, ended_ms, verdict, bytes FROM calls
     WHERE account_id = ?1 AND function = ?2 AND state = ?3 AND ended_ms IS NOT NULL ORDER BY ended_ms, place LIMIT 1";
-pub(super) const GO: &str = "UPDATE calls SET state = 3, ended_ms = ?2, bytes = 0, verdict = NULL, message = NULL,
-    content_type = NULL, stdout = NULL, stderr = NULL WHERE place = ?1";
+pub(super) const GO: &str = concat!(
+    "UPDATE calls SET state = 3, ended_ms = ?2, bytes = 0, verdict = NULL, message = NULL, content_type = NULL,
+        stdout = NULL, stderr = NULL, payload = seal(NULL, NULL, NULL, NULL), checksum = ",
+    resealed_call!("3", "starts", "crashes", "0, ?2, NULL, NULL, NULL, seal(NULL, NULL, NULL, NULL)"),
+    " WHERE place = ?1"
+);
 pub(super) const FORGET: &str = "DELETE FROM calls WHERE place = ?1";
 const WITH_RESULTS: &str = "SELECT account_id, function, gone FROM tallies WHERE finished + failed + gone > 0";
 pub(super) const OLD_KEYS: &str =
@@ -158,7 +165,7 @@ impl Oldest {
     /// Nobody remembers it any more.
     fn forget(self, connection: &Connection, account: &str, function: &str) -> Result<Held, Problem> {
         connection.prepare_cached(FORGET)?.execute([self.place])?;
-        tallies::add(connection, account, function, Change { gone: -1, ..Change::default() })
+        tallies::add(connection, account, function, Change { gone: -1, forgotten: 1, ..Change::default() })
     }
 }
 
@@ -170,7 +177,8 @@ pub(super) fn drop_result(connection: &Connection, call: &CallKey) -> Result<(),
     });
     let (verdict, bytes) = dropped.optional()?.ok_or(Problem::Refused(Error::NotFound))?;
     let verdict = verdict_of(verdict).map_err(|e| Problem::Refused(Error::Corrupt(format!("calls: {e}"))))?;
-    tallies::add(connection, account, function, Change::default().results(verdict, -1, -bytes)).map(drop)
+    let change = Change { taken: 1, ..Change::default() }.results(verdict, -1, -bytes);
+    tallies::add(connection, account, function, change).map(drop)
 }
 
 /// `true` if there may be more to do.

@@ -6,13 +6,23 @@ use super::{Error, failure};
 use crate::domain::{AccountId, CallState, FunctionName, Tally, Verdict};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-const ADD: &str = "UPDATE tallies SET pending = pending + ?3, running = running + ?4, finished = finished + ?5,
-        failed = failed + ?6, gone = gone + ?7, bytes = bytes + ?8, keys = keys + ?9
+pub(super) const ADD: &str = "UPDATE tallies SET pending = pending + ?3, running = running + ?4,
+        finished = finished + ?5, failed = failed + ?6, gone = gone + ?7, bytes = bytes + ?8, keys = keys + ?9,
+        accepted = accepted + ?10, taken = taken + ?11, forgotten = forgotten + ?12,
+        checksum = resealed(checksum,
+            seal(account_id, function, pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten),
+            seal(account_id, function, pending + ?3, running + ?4, finished + ?5, failed + ?6, gone + ?7, bytes + ?8,
+                keys + ?9, accepted + ?10, taken + ?11, forgotten + ?12))
     WHERE account_id = ?1 AND function = ?2 RETURNING finished + failed, gone, bytes, keys";
-const INSERT: &str = "INSERT INTO tallies (account_id, function, pending, running, finished, failed, gone, bytes, keys)
-    VALUES (?1, ?2, 0, 0, 0, 0, 0, 0, 0)";
-const ONE: &str = "SELECT pending, running, finished, failed FROM tallies WHERE account_id = ?1 AND function = ?2";
-const DELETE: &str = "DELETE FROM tallies WHERE account_id = ?1 AND function = ?2";
+const INSERT: &str = "INSERT INTO tallies (account_id, function, pending, running, finished, failed, gone, bytes, keys,
+        checksum)
+    VALUES (?1, ?2, 0, 0, 0, 0, 0, 0, 0, seal(?1, ?2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))";
+const ONE: &str = "SELECT pending, running, finished, failed FROM tallies
+    WHERE account_id = ?1 AND function = ?2 AND trusted('tallies', function, checksum,
+        seal(account_id, function, pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten))";
+const DELETE: &str = "DELETE FROM tallies WHERE account_id = ?1 AND function = ?2 RETURNING accepted";
+const REMOVED: &str = "INSERT INTO removed_calls (account_id, accepted) VALUES (?1, ?2)
+    ON CONFLICT DO UPDATE SET accepted = accepted + excluded.accepted";
 
 /// What a transition adds to a tally.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,6 +34,9 @@ pub(super) struct Change {
     pub(super) gone: i64,
     pub(super) bytes: i64,
     pub(super) keys: i64,
+    pub(super) accepted: i64,
+    pub(super) taken: i64,
+    pub(super) forgotten: i64,
 }
 
 impl Change {
@@ -52,10 +65,12 @@ pub(super) struct Held {
 
 /// Adds a change, and answers what is held then.
 pub(super) fn add(connection: &Connection, account: &str, function: &str, change: Change) -> Result<Held, Problem> {
-    let Change { pending, running, finished, failed, gone, bytes, keys } = change;
+    let Change { pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten } = change;
     let mut update = connection.prepare_cached(ADD)?;
     let mut update = || {
-        let values = params![account, function, pending, running, finished, failed, gone, bytes, keys];
+        let values = params![
+            account, function, pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten
+        ];
         update
             .query_row(values, |row| {
                 let number = |at: usize| row.get::<_, i64>(at).map(i64::unsigned_abs);
@@ -82,7 +97,12 @@ pub(super) fn of(connection: &Connection, account: &AccountId, function: &Functi
     Ok(tally.optional().map_err(fail)?.unwrap_or_default())
 }
 
+/// Forgets a tally, but not how many calls were accepted.
 pub(super) fn remove(connection: &Connection, account: &AccountId, function: &FunctionName) -> Result<(), Problem> {
-    connection.prepare_cached(DELETE)?.execute([account.as_str(), function.as_str()])?;
+    let mut delete = connection.prepare_cached(DELETE)?;
+    let accepted: Option<i64> = delete.query_row([account.as_str(), function.as_str()], |row| row.get(0)).optional()?;
+    if let Some(accepted) = accepted {
+        connection.prepare_cached(REMOVED)?.execute(params![account.as_str(), accepted])?;
+    }
     Ok(())
 }

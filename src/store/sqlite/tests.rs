@@ -1,8 +1,10 @@
 mod plans;
 mod queue;
+mod sealed;
 mod space;
 mod upgrade;
 
+use super::calls::seal_of_call;
 use super::writer::Problem;
 use super::*;
 use crate::store::conformance::{AMPLE, Disk, conformance_tests, function};
@@ -23,6 +25,13 @@ impl Directory {
         Self(tempfile::tempdir().unwrap())
     }
 
+    /// One in which a store was made.
+    fn with_store() -> Self {
+        let directory = Self::new();
+        drop(directory.store());
+        directory
+    }
+
     fn file(&self) -> PathBuf {
         self.0.path().join("store.db")
     }
@@ -33,7 +42,9 @@ impl Directory {
 
     /// The file, past the store.
     fn sql(&self) -> Connection {
-        Connection::open(self.file()).unwrap()
+        let sql = Connection::open(self.file()).unwrap();
+        seal::register(&sql).unwrap();
+        sql
     }
 
     fn error(&self) -> Error {
@@ -48,6 +59,18 @@ impl Disk for Directory {
 }
 
 conformance_tests!(Directory::new());
+
+/// Makes the checksums those of what is in the rows.
+fn seal_again(sql: &Connection) {
+    let seals = concat!(
+        "UPDATE functions SET checksum = seal(account_id, name, uuid, created_ms, definition);
+        UPDATE images SET checksum = seal(account_id, repository, tag, digest, size_bytes, created_ms, info, config);
+        UPDATE calls SET payload = seal(variables, body, stdout, stderr);
+        UPDATE calls SET checksum = ",
+        seal_of_call!()
+    );
+    sql.execute_batch(seals).unwrap();
+}
 
 fn count(connection: &Connection) -> i64 {
     connection.query_row("SELECT count(*) FROM functions", [], |row| row.get(0)).unwrap()
@@ -186,6 +209,7 @@ async fn a_row_that_breaks_a_rule_is_named() {
         let sql = directory.sql();
         let before: String = sql.query_row("SELECT definition FROM functions", [], |row| row.get(0)).unwrap();
         sql.execute(&format!("UPDATE functions SET {change}"), []).unwrap();
+        seal_again(&sql);
         match store.functions().await {
             Err(Error::Corrupt(text)) => {
                 assert!(text.starts_with("functions (a, f): ") && text.contains(problem), "{text}");
@@ -195,6 +219,7 @@ async fn a_row_that_breaks_a_rule_is_named() {
         sql.execute("UPDATE functions SET definition = ?1", [before]).unwrap();
     }
     directory.sql().execute("UPDATE functions SET name = 'F'", []).unwrap();
+    seal_again(&directory.sql());
     assert!(store.functions().await.unwrap_err().to_string().contains("functions (a, F): Name: "));
 }
 
@@ -202,7 +227,7 @@ async fn a_row_that_breaks_a_rule_is_named() {
 async fn an_image_that_breaks_a_rule_is_named() {
     let directory = Directory::new();
     let store = directory.store();
-    let insert = "INSERT INTO images VALUES ('a', ?1, ?2, zeroblob(32), 1, 1, ?3, '{}')";
+    let insert = "INSERT INTO images VALUES ('a', ?1, ?2, zeroblob(32), 1, 1, ?3, '{}', 0)";
     for (repository, tag, problem) in [
         ("R", Some("t"), "images (a, R, t): \"R:t\" is not an image name"),
         ("r", Some("?"), "images (a, r, ?): \"r:?\" has a bad tag"),
@@ -210,6 +235,7 @@ async fn an_image_that_breaks_a_rule_is_named() {
         ("r", None, "images (a, r, no tag): info: "),
     ] {
         directory.sql().execute(insert, rusqlite::params![repository, tag, "{\"memory\":\"huge\"}"]).unwrap();
+        seal_again(&directory.sql());
         let error = store.images().await.unwrap_err();
         assert!(matches!(&error, Error::Corrupt(text) if text.starts_with(problem)), "{error:?}");
         directory.sql().execute("DELETE FROM images", []).unwrap();
@@ -279,7 +305,7 @@ async fn what_is_refused_is_undone_alone() {
     };
     let breaks_a_constraint = |sql: &Connection| {
         insert(sql, "half")?;
-        sql.execute("INSERT INTO functions VALUES ('a', 'x', x'00', 1, '')", [])?;
+        sql.execute("INSERT INTO functions VALUES ('a', 'x', x'00', 1, '', 0)", [])?;
         Ok(())
     };
     let (first, second, third, fourth, ()) = tokio::join!(

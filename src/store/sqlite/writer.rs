@@ -6,7 +6,7 @@
 //! A checkpoint happens in here too: SQLite runs it at the end of the commit that made the log long enough
 //! (`wal_autocheckpoint`), and this thread makes all commits.
 
-use super::Error;
+use super::{Error, seal};
 use rusqlite::{Connection, ErrorCode};
 use std::path::Path;
 use std::sync::Arc;
@@ -96,6 +96,8 @@ where
         let answer = match work(connection) {
             Ok(value) => Ok(value),
             Err(Problem::Refused(error)) => Err(error),
+            // Told by `corruption`.
+            Err(Problem::Sqlite(e)) if seal::is_broken(&e) => Err(Error::Corrupt(e.to_string())),
             // SQLite has undone the statement, and the file is as sound as before: a bug of this one operation
             // must not stop the others.
             Err(Problem::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {

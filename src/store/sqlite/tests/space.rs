@@ -84,8 +84,9 @@ async fn a_file_that_cannot_shrink_is_left_as_large_as_it_is() {
     let directory = Directory::new();
     let sql = directory.sql();
     sql.execute_batch("PRAGMA auto_vacuum = NONE; PRAGMA journal_mode = WAL").unwrap();
-    sql.execute_batch(include_str!("../schema/1.sql")).unwrap();
-    sql.execute_batch(include_str!("../schema/2.sql")).unwrap();
+    for step in open::STEPS {
+        sql.execute_batch(step).unwrap();
+    }
     sql.pragma_update(None, "user_version", SCHEMA_VERSION).unwrap();
     drop(sql);
     let store: Arc<dyn Store> = Disk::open(&directory);

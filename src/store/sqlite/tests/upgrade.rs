@@ -1,13 +1,14 @@
 //! Files of earlier versions.
 
 use super::*;
-use crate::domain::{Digest, ImageConfig, MemoryKind, ModuleInfo};
-use crate::store::conformance::{accept, claim, new_call};
+use crate::domain::{CallState, Digest, ImageConfig, MemoryKind, ModuleInfo};
+use crate::store::conformance::{accept, claim, new_call, output};
 use std::ffi::OsString;
 
-const VERSION_1: &str = include_str!("../schema/1.sql");
+const VERSION_1: &str = open::STEPS[0];
+const VERSION_2: &str = open::STEPS[1];
 
-fn image() -> Image {
+pub(super) fn image() -> Image {
     Image {
         account: AccountId::new("a").unwrap(),
         repository: "acme/tool".to_owned(),
@@ -27,10 +28,48 @@ fn version_1(directory: &Directory) -> Connection {
     sql.execute_batch(VERSION_1).unwrap();
     sql.pragma_update(None, "user_version", 1).unwrap();
     for name in ["f", "g"] {
-        insert(&sql, name).unwrap();
+        let row = FunctionRow::new(&function(name)).unwrap();
+        let values = rusqlite::params![row.account, row.name, row.uuid, row.created_ms, row.definition];
+        sql.execute("INSERT INTO functions VALUES (?1, ?2, ?3, ?4, ?5)", values).unwrap();
     }
-    images::put(&sql, &ImageRow::new(&image()).unwrap(), Displaced::Forget, AMPLE).unwrap();
+    let row = ImageRow::new(&image()).unwrap();
+    let values = rusqlite::params![
+        row.account,
+        row.repository,
+        row.tag,
+        row.digest,
+        row.size_bytes,
+        row.created_ms,
+        row.info,
+        row.config
+    ];
+    sql.execute("INSERT INTO images VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", values).unwrap();
     sql
+}
+
+/// The same as version 2 did, with calls of `f` in every state, of which the last one was read.
+fn version_2(directory: &Directory) {
+    let sql = version_1(directory);
+    sql.execute_batch(VERSION_2).unwrap();
+    let call = |place: i64, state: i64, rest: &str| {
+        let id = new_call("f", place.unsigned_abs()).key.call_id;
+        let insert = format!(
+            "INSERT INTO calls (place, account_id, function, call_id, created_ms, state, bytes, ended_ms, verdict,
+                variables, body, stdout, stderr) VALUES (?1, 'a', 'f', ?2, 1000, ?3, 1, {rest})"
+        );
+        sql.execute(&insert, rusqlite::params![place, id.as_bytes(), state]).unwrap();
+    };
+    call(3, 0, "NULL, NULL, '[]', x'0000000000000003', NULL, NULL");
+    call(4, 1, "NULL, NULL, '[]', x'0000000000000004', NULL, NULL");
+    call(5, 2, "7, 0, NULL, NULL, x'78', x''");
+    call(6, 3, "7, NULL, NULL, NULL, NULL, NULL");
+    sql.execute_batch(
+        "UPDATE sqlite_sequence SET seq = 9;
+        INSERT INTO tallies VALUES ('a', 'f', 1, 1, 1, 0, 1, 1, 1);
+        INSERT INTO idempotency_keys VALUES ('a', 'f', zeroblob(32), zeroblob(16), 900);
+        PRAGMA user_version = 2",
+    )
+    .unwrap();
 }
 
 fn version(sql: &Connection) -> i64 {
@@ -76,8 +115,6 @@ async fn check_copy(directory: &Directory) {
     let fresh = Connection::open_in_memory().unwrap();
     fresh.execute_batch(VERSION_1).unwrap();
     assert_eq!(schema(&sql), schema(&fresh));
-    assert_eq!(functions::all(&sql).unwrap(), [function("f"), function("g")]);
-    assert_eq!(images::all(&sql).unwrap(), [image()]);
     drop(sql);
     check_store(&copy).await;
 }
@@ -89,6 +126,30 @@ async fn a_file_of_version_1_is_kept_and_upgraded() {
     check_store(&directory).await;
     check_copy(&directory).await;
     assert_eq!(files(&directory), ["store.db", "store.db.v1"]);
+}
+
+#[tokio::test]
+async fn a_file_of_version_2_keeps_its_calls() {
+    let directory = Directory::new();
+    version_2(&directory);
+    let store: Arc<dyn Store> = Disk::open(&directory);
+    let key = |number| new_call("f", number).key;
+    let state = |state| Some(KnownCall::Open(state));
+    assert_eq!(store.call(&key(3)).await.unwrap(), state(CallState::Pending));
+    assert_eq!(store.call(&key(4)).await.unwrap(), state(CallState::Running));
+    assert_eq!(store.call(&key(5)).await.unwrap(), Some(KnownCall::Ended { at: Timestamp(7), result: output(1) }));
+    assert_eq!(store.call(&key(6)).await.unwrap(), Some(KnownCall::Gone));
+    let function = function("f");
+    let tally = store.tally(&function.account, &function.name).await.unwrap();
+    assert_eq!(tally, Tally { pending: 1, running: 1, finished: 1, failed: 0 });
+    let asked = IdempotencyKey([0; 32]);
+    let before = store.call_of_key(&function.account, &function.name, asked, Timestamp(0)).await.unwrap();
+    assert_eq!(before, CallId::from_slice(&[0; 16]));
+    assert_eq!(claim(&store, &key(3)).await.unwrap().request, new_call("f", 3).request);
+    // No place is given twice.
+    assert_eq!(accept(&store, new_call("f", 10)).await, Place(10));
+    drop(store);
+    assert_eq!(files(&directory), ["store.db", "store.db.v2"]);
 }
 
 #[tokio::test]

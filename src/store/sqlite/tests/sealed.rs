@@ -1,0 +1,156 @@
+//! Rows that are not what was written: a bit of the disk has changed.
+
+use super::*;
+use crate::store::conformance::{KEEP, accept, claim, new_call, output, run};
+
+/// The refusal that names a row: of a read, or of the writer, which stops at it.
+#[track_caller]
+fn broken<T: std::fmt::Debug>(answer: Result<T, Error>, row: &str) {
+    match answer {
+        Err(Error::Corrupt(text) | Error::Failed(text)) => assert_eq!(text, format!("{row}: its checksum is wrong")),
+        other => panic!("{row}: {other:?}"),
+    }
+}
+
+async fn store_with_function(directory: &Directory) -> Arc<dyn Store> {
+    let store: Arc<dyn Store> = Disk::open(directory);
+    store.create_function(&function("f"), AMPLE).await.unwrap();
+    store
+}
+
+/// Every column of a table but its keys, with an expression for another value of the same type.
+fn changes(sql: &Connection, table: &str, except: &[&str]) -> Vec<String> {
+    let mut columns = sql.prepare(&format!("SELECT name, type FROM pragma_table_info('{table}')")).unwrap();
+    let columns = columns.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).unwrap();
+    let columns = columns.map(Result::unwrap).filter(|(name, _)| !except.contains(&name.as_str()));
+    let change = |(name, kind): (String, String)| match kind.as_str() {
+        "INTEGER" => format!("{name} = coalesce({name}, 0) + 1"),
+        "TEXT" => format!("{name} = coalesce({name}, '') || 'x'"),
+        "BLOB" => format!("{name} = randomblob(coalesce(length({name}), 1))"),
+        other => panic!("{name}: {other}"),
+    };
+    columns.map(change).collect()
+}
+
+#[tokio::test]
+async fn a_function_that_changed_is_named_and_not_served() {
+    let directory = Directory::new();
+    let store = store_with_function(&directory).await;
+    let sql = directory.sql();
+    for change in changes(&sql, "functions", &["name"]) {
+        sql.execute_batch(&format!("BEGIN; UPDATE functions SET {change}; COMMIT")).unwrap();
+        broken(store.functions().await, "functions (f)");
+        // A change of it hides nothing.
+        if !change.starts_with("account_id") {
+            store.update_function(&function("f")).await.unwrap();
+            broken(store.functions().await, "functions (f)");
+        }
+        sql.execute("DELETE FROM functions", []).unwrap();
+        store.create_function(&function("f"), AMPLE).await.unwrap();
+        assert_eq!(store.functions().await.unwrap(), [function("f")]);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_changed_while_it_waited_is_not_started() {
+    for change in
+        changes(&Directory::with_store().sql(), "calls", &["place", "account_id", "function", "call_id", "state"])
+    {
+        let directory = Directory::new();
+        let store = store_with_function(&directory).await;
+        let key = new_call("f", 1).key;
+        accept(&store, new_call("f", 1)).await;
+        directory.sql().execute(&format!("UPDATE calls SET {change}"), []).unwrap();
+        let row = format!("calls ({})", key.call_id);
+        broken(store.claim(vec![key]).await, &row);
+        assert!(store.failed().await.contains(&row), "{change}");
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_changed_is_not_served() {
+    let ends = ["place", "account_id", "function", "call_id", "state"];
+    for change in changes(&Directory::with_store().sql(), "calls", &ends) {
+        let directory = Directory::new();
+        let store = store_with_function(&directory).await;
+        let key = new_call("f", 1).key;
+        run(&store, new_call("f", 1), output(3), 1, &KEEP).await;
+        directory.sql().execute(&format!("UPDATE calls SET {change}"), []).unwrap();
+        broken(store.call(&key).await, &format!("calls ({})", key.call_id));
+        // Others are, and whoever knows of it may throw it away.
+        run(&store, new_call("f", 2), output(3), 1, &KEEP).await;
+        assert!(store.call(&new_call("f", 2).key).await.is_ok());
+        if !change.starts_with("verdict") {
+            store.drop_result(&key).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_state_that_changed_is_not_believed() {
+    let directory = Directory::new();
+    let store = store_with_function(&directory).await;
+    let key = new_call("f", 1).key;
+    let row = format!("calls ({})", key.call_id);
+    run(&store, new_call("f", 1), output(3), 1, &KEEP).await;
+    let sql = directory.sql();
+    for state in [0, 1, 3] {
+        sql.execute("UPDATE calls SET state = ?1", [state]).unwrap();
+        broken(store.call(&key).await, &row);
+        broken(store.function_of_call(&key.account, key.call_id).await, &row);
+        if state < 3 {
+            broken(store.list_calls(&key.account, &key.function, None, 10).await, &row);
+        }
+    }
+    drop(store);
+    // An ended call does not start again because of it.
+    for state in [0, 1] {
+        sql.execute("UPDATE calls SET state = ?1", [state]).unwrap();
+        let store = directory.store();
+        broken(store.recover(output(0), Timestamp(1), &KEEP).await, &row);
+    }
+}
+
+#[tokio::test]
+async fn a_tally_and_a_key_that_changed_are_not_believed() {
+    let directory = Directory::new();
+    let store = store_with_function(&directory).await;
+    let call = NewCall { idempotency: Some(IdempotencyKey([7; 32])), ..new_call("f", 1) };
+    let key = call.key.clone();
+    accept(&store, call).await;
+    let sql = directory.sql();
+    for change in changes(&sql, "tallies", &["account_id", "function"]) {
+        sql.execute_batch(&format!("CREATE TEMP TABLE kept AS SELECT * FROM tallies; UPDATE tallies SET {change}"))
+            .unwrap();
+        broken(store.tally(&key.account, &key.function).await, "tallies (f)");
+        // It stays wrong.
+        assert!(claim(&store, &key).await.is_some());
+        store.give_back(&key, 1).await.unwrap();
+        broken(store.tally(&key.account, &key.function).await, "tallies (f)");
+        sql.execute_batch(
+            "DELETE FROM tallies; INSERT INTO tallies SELECT * FROM kept; DROP TABLE kept;
+            UPDATE calls SET starts = 0",
+        )
+        .unwrap();
+        seal_again(&sql);
+        assert_eq!(store.tally(&key.account, &key.function).await.unwrap().pending, 1);
+    }
+    sql.execute("UPDATE idempotency_keys SET created_ms = created_ms + 1", []).unwrap();
+    let asked = store.call_of_key(&key.account, &key.function, IdempotencyKey([7; 32]), Timestamp(0)).await;
+    broken(asked, &format!("idempotency_keys ({})", key.call_id));
+}
+
+#[tokio::test]
+async fn an_image_that_changed_is_named_and_not_served() {
+    let directory = Directory::new();
+    let store: Arc<dyn Store> = Disk::open(&directory);
+    let sql = directory.sql();
+    let image = upgrade::image();
+    for change in changes(&sql, "images", &["repository"]) {
+        store.put_image(&image, Displaced::Forget, AMPLE).await.unwrap();
+        assert_eq!(store.images().await.unwrap(), [image.clone()]);
+        sql.execute(&format!("UPDATE images SET {change}"), []).unwrap();
+        broken(store.images().await, "images (acme/tool)");
+        sql.execute("DELETE FROM images", []).unwrap();
+    }
+}
