@@ -24,6 +24,7 @@ mod examples;
 mod fixtures;
 mod follow;
 mod fresh;
+mod full_disk;
 mod function_config;
 mod function_fields;
 mod function_host;

@@ -135,6 +135,11 @@ impl NewRow {
             .map_err(|e| Error::Failed(format!("a call's variables: {e}")))?;
         Ok(Self { call, bytes, variables })
     }
+
+    /// What it writes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.unsigned_abs()
+    }
 }
 
 /// Answers the place of a call that is new.

@@ -3,6 +3,7 @@
 //! One thread writes ([`writer`]), in groups that share a commit. Reads have a connection of their own and
 //! never wait for it: the file is in WAL mode.
 
+mod ballast;
 mod calls;
 mod functions;
 mod images;
@@ -50,8 +51,7 @@ impl SqliteStore {
         let writer = open::writer(path)?;
         let reader = || open::reader(path).map(Mutex::new);
         let readers = Arc::new([reader()?, reader()?, reader()?, reader()?]);
-        let writer =
-            Writer::start(writer, path).map_err(|e| Error::Failed(format!("no thread for the writer: {e}")))?;
+        let writer = Writer::start(writer, path)?;
         Ok(Self { readers, writer })
     }
 
@@ -107,7 +107,7 @@ impl Store for SqliteStore {
 
     fn remove_function<'a>(&'a self, account: &'a AccountId, name: &'a FunctionName) -> Answer<'a, ()> {
         let (account, name) = (account.clone(), name.clone());
-        Box::pin(self.writer.run(move |connection| functions::remove(connection, &account, &name)))
+        Box::pin(self.writer.make_room(move |connection| functions::remove(connection, &account, &name)))
     }
 
     fn put_image<'a>(&'a self, image: &'a Image, displaced: Displaced, quota: Quota) -> Answer<'a, ()> {
@@ -119,20 +119,21 @@ impl Store for SqliteStore {
 
     fn remove_image<'a>(&'a self, key: &'a ImageKey) -> Answer<'a, ()> {
         let key = key.clone();
-        Box::pin(self.writer.run(move |connection| images::remove(connection, &key)))
+        Box::pin(self.writer.make_room(move |connection| images::remove(connection, &key)))
     }
 
     fn enqueue(&self, call: NewCall, keep: &Retention, on_accepted: OnAccepted) -> Answer<'_, Enqueued> {
         let keep = *keep;
         Box::pin(async move {
             let row = NewRow::new(call)?;
+            let bytes = row.bytes();
             let enqueue = move |connection: &Connection| calls::enqueue(connection, &row, &keep);
             let tell = |(_, place): &(Enqueued, Option<Place>)| {
                 if let Some(place) = place {
                     on_accepted(*place);
                 }
             };
-            Ok(self.writer.run_and_tell(enqueue, tell).await?.0)
+            Ok(self.writer.run_and_tell(bytes, enqueue, tell).await?.0)
         })
     }
 
@@ -153,7 +154,7 @@ impl Store for SqliteStore {
 
     fn give_back<'a>(&'a self, call: &'a CallKey, start: u32) -> Answer<'a, ()> {
         let call = call.clone();
-        Box::pin(self.writer.run(move |connection| calls::give_back(connection, &call, start)))
+        Box::pin(self.writer.make_room(move |connection| calls::give_back(connection, &call, start)))
     }
 
     fn finish<'a>(
@@ -165,7 +166,9 @@ impl Store for SqliteStore {
         keep: &Retention,
     ) -> Answer<'a, ()> {
         let (call, keep) = (call.clone(), *keep);
-        Box::pin(self.writer.run(move |connection| results::finish(connection, &call, start, &result, now, &keep)))
+        let bytes = result.kept_bytes();
+        let finish = move |connection: &Connection| results::finish(connection, &call, start, &result, now, &keep);
+        Box::pin(self.writer.run_and_tell(bytes, finish, |()| {}))
     }
 
     fn recover<'a>(
@@ -175,7 +178,8 @@ impl Store for SqliteStore {
         keep: &Retention,
     ) -> Answer<'a, (Vec<Waiting>, Vec<CallKey>)> {
         let keep = *keep;
-        Box::pin(self.writer.run(move |connection| calls::recover(connection, &interrupted, now, &keep)))
+        // A server starts on a full disk too.
+        Box::pin(self.writer.make_room(move |connection| calls::recover(connection, &interrupted, now, &keep)))
     }
 
     fn call<'a>(&'a self, call: &'a CallKey) -> Answer<'a, Option<KnownCall>> {
@@ -190,12 +194,12 @@ impl Store for SqliteStore {
 
     fn drop_pending<'a>(&'a self, call: &'a CallKey) -> Answer<'a, ()> {
         let call = call.clone();
-        Box::pin(self.writer.run(move |connection| calls::drop_pending(connection, &call)))
+        Box::pin(self.writer.make_room(move |connection| calls::drop_pending(connection, &call)))
     }
 
     fn drop_result<'a>(&'a self, call: &'a CallKey) -> Answer<'a, ()> {
         let call = call.clone();
-        Box::pin(self.writer.run(move |connection| results::drop_result(connection, &call)))
+        Box::pin(self.writer.make_room(move |connection| results::drop_result(connection, &call)))
     }
 
     fn tally<'a>(&'a self, account: &'a AccountId, function: &'a FunctionName) -> Answer<'a, Tally> {
@@ -216,7 +220,7 @@ impl Store for SqliteStore {
 
     fn expire(&self, now: Timestamp, keep: &Retention) -> Answer<'_, bool> {
         let keep = *keep;
-        Box::pin(self.writer.run(move |connection| results::expire(connection, now, &keep)))
+        Box::pin(self.writer.make_room(move |connection| results::expire(connection, now, &keep)))
     }
 
     fn syncs(&self) -> u64 {

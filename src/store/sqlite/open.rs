@@ -42,7 +42,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, Error> {
         Ordering::Less if found == 0 && is_empty(&connection).map_err(fail)? => {}
         Ordering::Less => return Err(Error::Corrupt(format!("{shown}: a database, but not one of hyperfunc"))),
     }
-    configure(&connection, &shown)?;
+    configure(&connection, &shown, found)?;
     migrate(&mut connection, found).map_err(fail)?;
     Ok(connection)
 }
@@ -82,10 +82,13 @@ fn check(connection: &Connection, shown: &str) -> Result<(), Error> {
     if found == "ok" { Ok(()) } else { Err(Error::Corrupt(format!("{shown}: {found}"))) }
 }
 
-fn configure(connection: &Connection, shown: &str) -> Result<(), Error> {
+fn configure(connection: &Connection, shown: &str, found: i64) -> Result<(), Error> {
     let fail = |e: rusqlite::Error| failure(shown, &e);
-    // In this order: the first write, which WAL mode is, settles whether a file can give space back.
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(fail)?;
+    // In this order: the first write, which WAL mode is, settles whether a file can give space back. To say so again
+    // would be a write, and the disk may be full.
+    if found == 0 {
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(fail)?;
+    }
     let mode: String = one(connection, "PRAGMA journal_mode = WAL").map_err(fail)?;
     if mode != "wal" {
         return Err(Error::Failed(format!("{shown}: its file system allows no write-ahead log")));

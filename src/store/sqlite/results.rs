@@ -225,17 +225,27 @@ fn forget_keys(connection: &Connection, created_ms: i64, max: usize) -> Result<u
 
 /// Cuts free pages off the file; `true` if more of them can be.
 fn give_space_back(connection: &Connection) -> Result<bool, Problem> {
-    let free = || connection.query_row("PRAGMA freelist_count", [], |row| row.get::<_, u32>(0));
-    let before = free()?;
+    let before = free_pages(connection)?;
     let most = before.saturating_sub(FREE_PAGES_KEPT).min(FREED_PAGES_MAX);
-    if most == 0 {
-        return Ok(false);
+    give_pages_back(connection, most)?;
+    let after = free_pages(connection)?;
+    // A file that was made without `auto_vacuum` gives none back, however often it is asked.
+    Ok(after < before && after > FREE_PAGES_KEPT)
+}
+
+pub(super) fn free_pages(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))
+}
+
+/// Cuts so many free pages off the file, if there are.
+pub(super) fn give_pages_back(connection: &Connection, pages: u32) -> rusqlite::Result<()> {
+    // None would mean all.
+    if pages == 0 {
+        return Ok(());
     }
-    let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({most})"))?;
+    let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
     // Each step cuts one page off.
     let mut steps = vacuum.query([])?;
     while steps.next()?.is_some() {}
-    let after = free()?;
-    // A file that was made without `auto_vacuum` gives none back, however often it is asked.
-    Ok(after < before && after > FREE_PAGES_KEPT)
+    Ok(())
 }

@@ -438,12 +438,14 @@ async fn a_copy_of_the_files_without_a_shutdown_has_all_that_was_answered() {
 }
 
 #[tokio::test]
-async fn a_closed_store_is_one_file() {
+async fn a_closed_store_is_one_file_and_its_ballast() {
     let directory = Directory::new();
     let store = directory.store();
     store.create_function(&function("f"), AMPLE).await.unwrap();
     store.functions().await.unwrap();
     drop(store);
-    let files: Vec<_> = fs::read_dir(directory.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(files, ["store.db"]);
+    let files = fs::read_dir(directory.0.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut files: Vec<_> = files.collect();
+    files.sort();
+    assert_eq!(files, ["store.ballast", "store.db"]);
 }

@@ -3,14 +3,16 @@
 //! It takes all operations that wait, runs each in a savepoint of one transaction, commits once, and only then
 //! answers: callers that write at the same time share one fsync. An operation that is refused is undone alone.
 //!
-//! A checkpoint happens in here too: SQLite runs it at the end of the commit that made the log long enough
-//! (`wal_autocheckpoint`), and this thread makes all commits.
+//! A checkpoint happens in here too, behind the answers. SQLite would do it by itself at the end of a commit, but tell
+//! nobody when it fails.
 
-use super::{Error, seal};
-use rusqlite::{Connection, ErrorCode};
+use super::ballast::Ballast;
+use super::{Error, failure, results, seal};
+use rusqlite::hooks::Wal;
+use rusqlite::{Connection, ErrorCode, ffi};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -18,6 +20,24 @@ use tokio::sync::{mpsc, oneshot, watch};
 const QUEUE_OPERATIONS: usize = 1024;
 /// Operations that one commit may carry: bounds how long the first of them waits for the last.
 const BATCH_OPERATIONS_MAX: usize = 256;
+/// What one commit may carry, in bytes, unless a single operation does. With a fourth of the ballast as the bound, all that
+/// is not folded into the file yet has room in the ballast.
+const BATCH_BYTES_MAX: u64 = 8 << 20;
+/// Pages in the log from which on it is folded into the file: SQLite's own measure. Bounded as a batch is.
+const CHECKPOINT_PAGES: u32 = 1_000;
+/// Those of the file, in bytes.
+const PAGE_BYTES: u64 = 4_096;
+/// How often at once so many pages are given back on a full disk: all wait meanwhile.
+const GIVE_BACK_ROUNDS_MAX: u32 = 32;
+
+/// What an operation does to the room on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// It takes so many bytes, and a little.
+    Takes(u64),
+    /// It makes some, once it has had a little.
+    Makes,
+}
 
 /// Why an operation did not do what it was to do.
 #[derive(Debug)]
@@ -50,6 +70,8 @@ impl Fate {
     fn of(error: &rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::DiskFull,
+            // The index of the log, in a file that is made anew at each start.
+            _ if error.sqlite_extended_error_code() == Some(ffi::SQLITE_IOERR_SHMSIZE) => Self::DiskFull,
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked,
             _ => Self::Failed(error.to_string()),
         }
@@ -70,6 +92,9 @@ trait Operation: Send {
     /// Runs it and keeps its answer. `false`: what it wrote must be undone. `Err`: the whole batch must be.
     fn run(&mut self, connection: &Connection) -> rusqlite::Result<bool>;
 
+    /// What it does to the room on the disk.
+    fn room(&self) -> Room;
+
     /// What it has found that cannot be what was written.
     fn corruption(&self) -> Option<String>;
 
@@ -78,6 +103,7 @@ trait Operation: Send {
 }
 
 struct Pending<W, T, D> {
+    room: Room,
     work: Option<W>,
     answer: Option<Result<T, Error>>,
     /// Hears of what was done before whoever waits for it.
@@ -106,6 +132,10 @@ where
             Err(Problem::Sqlite(e)) => return Err(e),
         };
         Ok(self.answer.insert(answer).is_ok())
+    }
+
+    fn room(&self) -> Room {
+        self.room
     }
 
     fn corruption(&self) -> Option<String> {
@@ -142,19 +172,28 @@ impl Writer {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the system has no thread left.
-    pub(super) fn start(connection: Connection, path: &Path) -> std::io::Result<Self> {
+    /// [`Error::Failed`] when the system has no thread left.
+    pub(super) fn start(mut connection: Connection, path: &Path) -> Result<Self, Error> {
         let (queue, operations) = mpsc::channel(QUEUE_OPERATIONS);
         let (fail, failed) = watch::channel(None);
         let shown = path.display().to_string();
-        let commits = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&commits);
+        let (commits, log_pages) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicI32::new(0)));
+        let told = Arc::clone(&log_pages);
+        let on_commit = move |_: &mut Wal, pages| {
+            told.store(pages, Ordering::Relaxed);
+            Ok(())
+        };
+        connection.wal_hook(Some(on_commit)).map_err(|e| failure(&shown, &e))?;
+        let ballast = Ballast::beside(path);
+        let is_full = !ballast.leaves_room();
+        if is_full {
+            tracing::warn!("the disk is nearly full: only what makes room is written");
+        }
+        let mut disk =
+            Disk { connection, ballast, log_pages, commits: Arc::clone(&commits), is_full, failed: fail, shown };
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
-        let thread = thread.spawn(move || {
-            serve(&connection, operations, &count, |reason| {
-                fail.send_replace(Some(format!("{shown}: {reason}")));
-            });
-        })?;
+        let thread = thread.spawn(move || serve(&mut disk, operations));
+        let thread = thread.map_err(|e| Error::Failed(format!("no thread for the writer: {e}")))?;
         Ok(Self { queue: Some(queue), thread: Some(thread), failed, commits })
     }
 
@@ -181,21 +220,46 @@ impl Writer {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Error> {
-        self.run_and_tell(work, |_| {}).await
+        self.ask(Room::Takes(0), work, |_| {}).await
     }
 
-    /// As [`Writer::run`]; `on_done` hears of what was done as soon as it is on disk, in the order in which it was done.
-    /// It holds all other writers up.
+    /// As [`Writer::run`], for what makes room: it is done on a full disk too.
+    ///
+    /// # Errors
+    /// Those of [`Writer::run`].
+    pub(super) async fn make_room<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Problem> + Clone + Send + 'static,
+    ) -> Result<T, Error> {
+        match self.ask(Room::Makes, work.clone(), |_| {}).await {
+            // Others have filled the disk. Now that this is known, nobody is in the way.
+            Err(Error::DiskFull) => self.ask(Room::Makes, work, |_| {}).await,
+            answer => answer,
+        }
+    }
+
+    /// As [`Writer::run`], for what writes so many bytes; `on_done` hears of what was done as soon as it is on disk, in the
+    /// order in which it was done. It holds all other writers up.
     ///
     /// # Errors
     /// Those of [`Writer::run`].
     pub(super) async fn run_and_tell<T: Send + 'static>(
         &self,
+        bytes: u64,
+        work: impl FnOnce(&Connection) -> Result<T, Problem> + Send + 'static,
+        on_done: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, Error> {
+        self.ask(Room::Takes(bytes), work, on_done).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        room: Room,
         work: impl FnOnce(&Connection) -> Result<T, Problem> + Send + 'static,
         on_done: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let operation = Pending { work: Some(work), answer: None, on_done, reply };
+        let operation = Pending { room, work: Some(work), answer: None, on_done, reply };
         let queue = self.queue.as_ref().ok_or_else(gone)?;
         queue.send(Box::new(operation)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
@@ -217,43 +281,148 @@ fn gone() -> Error {
 }
 
 /// Until nobody can ask any more. After a failure all are told so, and nothing is written.
-fn serve(
-    connection: &Connection,
-    mut operations: mpsc::Receiver<Box<dyn Operation>>,
-    commits: &AtomicU64,
-    failed: impl Fn(&str),
-) {
-    let mut batch = Vec::with_capacity(BATCH_OPERATIONS_MAX);
-    let mut fate = Fate::Committed;
-    while operations.blocking_recv_many(&mut batch, BATCH_OPERATIONS_MAX) > 0 {
-        fate = match fate {
-            Fate::Failed(reason) => Fate::Failed(reason),
-            Fate::Committed | Fate::DiskFull | Fate::Locked => {
-                let before = connection.total_changes();
-                let fate = write(connection, &mut batch);
-                // A commit that changed nothing syncs nothing.
-                commits.fetch_add(u64::from(connection.total_changes() != before), Ordering::Relaxed);
-                if let Fate::Failed(reason) = &fate {
-                    failed(reason);
-                }
-                fate
+fn serve(disk: &mut Disk, mut operations: mpsc::Receiver<Box<dyn Operation>>) {
+    let mut waiting = Vec::with_capacity(BATCH_OPERATIONS_MAX);
+    while operations.blocking_recv_many(&mut waiting, BATCH_OPERATIONS_MAX) > 0 {
+        for refused in disk.refuse(&mut waiting) {
+            refused.answer(&Fate::DiskFull);
+        }
+        while !waiting.is_empty() {
+            let mut batch: Vec<_> = waiting.drain(..disk.fit(&waiting)).collect();
+            let fate = disk.write(&mut batch);
+            for operation in batch {
+                operation.answer(&fate);
             }
-        };
-        for operation in batch.drain(..) {
-            operation.answer(&fate);
+            disk.tidy_up();
         }
     }
 }
 
-fn write(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> Fate {
-    let Err(error) = commit(connection, batch) else {
-        // Whoever meets a corrupt row meets it again: a server that goes on would leave its call behind.
-        return batch.iter().find_map(|operation| operation.corruption()).map_or(Fate::Committed, Fate::Failed);
-    };
-    // Some errors make SQLite roll back by itself.
-    match if connection.is_autocommit() { Ok(()) } else { execute(connection, "ROLLBACK") } {
-        Ok(()) => Fate::of(&error),
-        Err(e) => Fate::Failed(format!("{error}; then, undoing it: {e}")),
+/// The file, and how it stands with it.
+struct Disk {
+    connection: Connection,
+    ballast: Ballast,
+    /// Pages in the log.
+    log_pages: Arc<AtomicI32>,
+    commits: Arc<AtomicU64>,
+    /// It was found full, and not otherwise since.
+    is_full: bool,
+    /// Why nothing is written any more, for whoever ends the server.
+    failed: watch::Sender<Option<String>>,
+    shown: String,
+}
+
+impl Disk {
+    /// Takes out of a batch what a full disk has no room for.
+    fn refuse(&mut self, batch: &mut Vec<Box<dyn Operation>>) -> Vec<Box<dyn Operation>> {
+        if self.is_full {
+            self.tidy_up();
+        }
+        if self.is_full && self.ballast.leaves_room() {
+            tracing::info!("the disk has room again");
+            self.is_full = false;
+        }
+        if self.is_full {
+            batch.extract_if(.., |operation| matches!(operation.room(), Room::Takes(_))).collect()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// How many of those that wait go into one commit: at least one.
+    fn fit(&self, waiting: &[Box<dyn Operation>]) -> usize {
+        let mut bytes = 0;
+        let fits = |operation: &&Box<dyn Operation>| {
+            if let Room::Takes(more) = operation.room() {
+                bytes += more;
+            }
+            bytes <= BATCH_BYTES_MAX.min(self.ballast.bytes() / 4)
+        };
+        waiting.iter().take_while(fits).count().max(1)
+    }
+
+    fn write(&mut self, batch: &mut [Box<dyn Operation>]) -> Fate {
+        if let Some(reason) = &*self.failed.borrow() {
+            return Fate::Failed(reason.clone());
+        }
+        if self.is_full {
+            self.ballast.give_up();
+        }
+        let before = self.connection.total_changes();
+        let fate = match commit(&self.connection, batch) {
+            // Whoever meets a corrupt row meets it again: a server that goes on would leave its call behind.
+            Ok(()) => batch.iter().find_map(|operation| operation.corruption()).map_or(Fate::Committed, Fate::Failed),
+            // Some errors make SQLite roll back by itself.
+            Err(error) if self.connection.is_autocommit() => Fate::of(&error),
+            Err(error) => match execute(&self.connection, "ROLLBACK") {
+                Ok(()) => Fate::of(&error),
+                Err(e) => Fate::Failed(format!("{error}; then, undoing it: {e}")),
+            },
+        };
+        // A commit that changed nothing syncs nothing.
+        self.commits.fetch_add(u64::from(self.connection.total_changes() != before), Ordering::Relaxed);
+        self.learn(fate)
+    }
+
+    /// Draws the consequences, before anybody hears of it.
+    fn learn(&mut self, fate: Fate) -> Fate {
+        match &fate {
+            Fate::Committed | Fate::Locked => {}
+            Fate::DiskFull if self.is_full => {}
+            Fate::DiskFull => {
+                tracing::warn!("the disk is full: only what makes room is written");
+                self.is_full = true;
+            }
+            Fate::Failed(reason) => {
+                self.failed.send_replace(Some(format!("{}: {reason}", self.shown)));
+            }
+        }
+        fate
+    }
+
+    /// Folds a long log into the file. On a full disk, gives all back that the file does not need.
+    fn tidy_up(&mut self) {
+        if self.failed.borrow().is_some() {
+            return;
+        }
+        let tidied = if self.is_full {
+            self.give_space_back()
+        } else if self.log_pages.load(Ordering::Relaxed) >= self.pages_max().cast_signed() {
+            // Whoever reads meanwhile keeps some of the log back: the next commit tries again.
+            self.checkpoint("PASSIVE")
+        } else {
+            Ok(())
+        };
+        if let Err(error) = tidied {
+            self.learn(Fate::of(&error));
+        }
+        if self.is_full {
+            self.ballast.leaves_room();
+        }
+    }
+
+    fn give_space_back(&self) -> rusqlite::Result<()> {
+        for _ in 0..GIVE_BACK_ROUNDS_MAX {
+            let free = results::free_pages(&self.connection)?;
+            if free > 0 {
+                self.ballast.give_up();
+            }
+            // In this order: what is cut off needs no room when the log is folded.
+            results::give_pages_back(&self.connection, free.min(self.pages_max()))?;
+            self.checkpoint("TRUNCATE")?;
+            if free <= self.pages_max() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self, mode: &str) -> rusqlite::Result<()> {
+        self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+    }
+
+    fn pages_max(&self) -> u32 {
+        CHECKPOINT_PAGES.min(u32::try_from(self.ballast.bytes() / 4 / PAGE_BYTES).unwrap_or(u32::MAX))
     }
 }
 

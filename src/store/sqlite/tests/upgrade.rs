@@ -76,8 +76,10 @@ fn version(sql: &Connection) -> i64 {
     sql.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
 }
 
+/// All files but the ballast.
 fn files(directory: &Directory) -> Vec<OsString> {
-    let mut files: Vec<_> = fs::read_dir(directory.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let files = fs::read_dir(directory.0.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut files: Vec<_> = files.filter(|name| name != "store.ballast").collect();
     files.sort();
     files
 }
