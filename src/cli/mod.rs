@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr.
 
 mod address;
+mod audit;
 mod call;
 mod cancel;
 mod client;
@@ -49,6 +50,8 @@ enum Verb {
     /// The verbs for functions, as the Hyper command line has them
     #[command(name = "func", subcommand)]
     Nested(FuncVerb),
+    /// Check that a data directory keeps what was promised
+    Audit(audit::Audit),
     /// Show the versions of this program and of the server
     Version(Remote<version::Version>),
 }
@@ -123,6 +126,7 @@ impl Verb {
             Self::Load(Remote { server, verb }) => verb.run(&server.client()).await,
             Self::Images(Remote { server, verb }) => verb.run(&server.client()).await,
             Self::Func(verb) | Self::Nested(verb) => verb.run().await,
+            Self::Audit(audit) => audit.run(),
             Self::Version(Remote { server, verb }) => verb.run(&server.client()).await,
         }
     }

@@ -119,7 +119,7 @@ async fn start_service(config: &Config) -> anyhow::Result<Service> {
     let mut key = [0; 32];
     getrandom::fill(&mut key).map_err(|e| anyhow!("no random bytes: {e}"))?;
     let files = ImageFiles::open(&config.data, key)?;
-    let store = SqliteStore::open(&config.data.join("hyperfunc.db"))?;
+    let store = SqliteStore::open(&config.data.join(SqliteStore::FILE_NAME))?;
     let logs = config.data.join("logs");
     let logs = Logs::open(&logs, LOG_BYTES_MAX).with_context(|| format!("{}", logs.display()))?;
     let engine = Engine::new(engine::Settings {

@@ -19,7 +19,7 @@ use std::borrow::Cow;
 pub const CRASHES_MAX: u32 = 3;
 
 /// The place of a call in the order of acceptance. A call that comes back to the queue keeps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place(pub u64);
 
 /// Names a call: an id alone does not open a call of another function or account.

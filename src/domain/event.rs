@@ -3,7 +3,7 @@
 //! Whoever runs a call tells of it in a [`Record`]: at once when the call is synchronous, piece by piece when it is
 //! not. Whoever reads the log gets [`Entry`]s, one a line of the answer.
 
-use super::{CallId, Digest, Timestamp, Usage};
+use super::{CallId, Digest, Place, Timestamp, Usage};
 
 /// The beginning of a stream of bytes.
 ///
@@ -59,6 +59,8 @@ pub struct Record {
     pub called: Option<Called>,
     /// It waits since then.
     pub pending: Option<Timestamp>,
+    /// Its place in the queue on disk, when it was accepted there. No reader is told: an audit compares it with the store.
+    pub place: Option<Place>,
     /// It was started.
     pub running: Option<Started>,
     /// It ended.
@@ -101,7 +103,7 @@ pub struct Stopped {
 impl Record {
     /// A record that tells nothing of `call_id` yet.
     pub fn new(call_id: CallId) -> Self {
-        Self { call_id, called: None, pending: None, running: None, ended: None }
+        Self { call_id, called: None, pending: None, place: None, running: None, ended: None }
     }
 
     /// The time of the last thing that it tells; `None` if it tells nothing.

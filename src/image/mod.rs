@@ -12,8 +12,10 @@
 //! Everything here blocks on the disk.
 
 mod artifact;
+mod audit;
 mod upload;
 
+pub use audit::ModulesAudit;
 pub use upload::Upload;
 
 use crate::domain::Digest;
@@ -110,11 +112,7 @@ impl ImageFiles {
     pub fn module(&self, digest: Digest) -> Result<Vec<u8>, Error> {
         let path = self.module_path(digest);
         let bytes = fs::read(&path).map_err(Error::io(&path))?;
-        if <[u8; 32]>::from(Sha256::digest(&bytes)) == *digest.as_bytes() {
-            Ok(bytes)
-        } else {
-            Err(Error::Corrupt { path })
-        }
+        if digest_of_file(&bytes) == digest { Ok(bytes) } else { Err(Error::Corrupt { path }) }
     }
 
     /// What was compiled of a module, checked to be what this server wrote; `None` if it is absent or is not.
@@ -164,12 +162,24 @@ impl ImageFiles {
     }
 
     fn module_path(&self, digest: Digest) -> PathBuf {
-        self.modules.join(format!("{}.wasm", digest.hex()))
+        self.modules.join(module_name(digest))
+    }
+
+    fn module_file(data: &Path, digest: Digest) -> PathBuf {
+        data.join("modules").join(module_name(digest))
     }
 
     fn artifact_path(&self, digest: Digest, flavour: &str) -> PathBuf {
         self.artifacts.join(format!("{}.{flavour}", digest.hex()))
     }
+}
+
+fn module_name(digest: Digest) -> String {
+    format!("{}.wasm", digest.hex())
+}
+
+fn digest_of_file(bytes: &[u8]) -> Digest {
+    Digest::new(Sha256::digest(bytes).into())
 }
 
 fn file_stem(path: &Path) -> Option<&str> {

@@ -142,7 +142,8 @@ impl Service {
         };
         let (open_calls, key) = (self.0.open_calls.clone(), new.key.clone());
         let on_accepted = move |place| {
-            let record = Record { called: Some(called), pending: Some(created), ..Record::new(call_id) };
+            let (called, pending) = (Some(called), Some(created));
+            let record = Record { called, pending, place: Some(place), ..Record::new(call_id) };
             function.log().push(record);
             let call = open_calls.open(Waiting { key, place, created, bytes }, &function);
             reservation.wait(call, &function);

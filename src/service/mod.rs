@@ -3,6 +3,7 @@
 //! [`Service`] is a handle that is cheap to clone. Its verbs are in one file for each noun; what they
 //! share is here.
 
+pub mod audit;
 pub mod calls;
 mod compiler;
 mod directory;

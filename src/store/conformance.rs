@@ -77,6 +77,7 @@ macro_rules! conformance_tests {
             the_result_that_ended_first_goes_first
             calls_that_are_gone_are_counted
             results_expire
+            smaller_bounds_hold_without_another_result
             whatever_expires_is_forgotten_in_the_end
             any_sequence_of_transitions_agrees_with_the_model
         }

@@ -6,12 +6,14 @@
 //!
 //! Beside it, and not durable in that sense: the logs of functions ([`Logs`]).
 
+mod audit;
 #[cfg(test)]
 mod conformance;
 mod log;
 mod sqlite;
 
-pub use log::{FunctionLog, LOG_BYTES_MAX, LogReader, Logs, Selection};
+pub use audit::{Findings, StoreAudit};
+pub use log::{FunctionLog, LOG_BYTES_MAX, LogReader, Logs, Selection, audit_logs};
 pub use sqlite::{SCHEMA_VERSION, SqliteStore};
 
 use crate::domain::{
@@ -296,8 +298,8 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Answer<'a, Vec<Listed>>;
 
-    /// Forgets what is as old as `keep` says, or gone beyond its number, and gives space back to the system; some of it
-    /// at once. `true` if there may be more to do.
+    /// Forgets what is as old as `keep` says, or beyond its bounds, and gives space back to the system; some of it at once.
+    /// `true` if there may be more to do.
     fn expire(&self, now: Timestamp, keep: &Retention) -> Answer<'_, bool>;
 
     /// How often this process has synced the store to disk.

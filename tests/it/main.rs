@@ -7,6 +7,7 @@ mod harness;
 
 mod accept;
 mod arrival;
+mod audit;
 mod bodies;
 mod busy;
 mod call;

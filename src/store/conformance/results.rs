@@ -109,6 +109,18 @@ pub(crate) async fn calls_that_are_gone_are_counted(disk: &dyn Disk) {
     assert_eq!(results(&store, [5]).await, [Some(1)]);
 }
 
+pub(crate) async fn smaller_bounds_hold_without_another_result(disk: &dyn Disk) {
+    let store = store_of(disk).await;
+    for number in 1..=4 {
+        run(&store, new_call("f", number), output(10), 1, &KEEP).await;
+    }
+    let keep = Retention { function_bytes: 29, ..KEEP };
+    assert!(!store.expire(Timestamp(2), &keep).await.unwrap());
+    assert_eq!(results(&store, [1, 2, 3, 4]).await, [None, None, Some(10), Some(10)]);
+    assert!(!store.expire(Timestamp(2), &Retention { function_calls: 1, ..KEEP }).await.unwrap());
+    assert_eq!(results(&store, [1, 2, 3, 4]).await, [None, None, None, Some(10)]);
+}
+
 pub(crate) async fn results_expire(disk: &dyn Disk) {
     let store = store_of(disk).await;
     let ms = Duration::from_millis;

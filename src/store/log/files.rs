@@ -7,6 +7,8 @@ use std::path::Path;
 
 const CURRENT: &str = "current";
 const PREVIOUS: &str = "previous";
+/// Both, oldest first.
+pub(super) const FILES: [&str; 2] = [PREVIOUS, CURRENT];
 /// Logs hold what callers sent and guests answered.
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;

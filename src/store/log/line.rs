@@ -2,7 +2,7 @@
 //!
 //! JSON escapes what would end a line or a text, so that one record is one line whatever bytes a guest wrote.
 
-use crate::domain::{CallId, Called, Digest, Gap, Record, Short, Started, Stopped, Timestamp, Usage};
+use crate::domain::{CallId, Called, Digest, Gap, Place, Record, Short, Started, Stopped, Timestamp, Usage};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::time::Duration;
@@ -37,6 +37,8 @@ struct RecordShape {
     called: Option<CalledShape>,
     #[serde(rename = "p", skip_serializing_if = "Option::is_none")]
     pending: Option<i64>,
+    #[serde(rename = "n", skip_serializing_if = "Option::is_none")]
+    place: Option<u64>,
     #[serde(rename = "r", skip_serializing_if = "Option::is_none")]
     running: Option<StartedShape>,
     #[serde(rename = "e", skip_serializing_if = "Option::is_none")]
@@ -136,6 +138,7 @@ impl RecordShape {
             id: record.call_id.to_string(),
             called: record.called.as_ref().map(|part| CalledShape { t: part.at.0, stdin: part.stdin.text() }),
             pending: record.pending.map(|at| at.0),
+            place: record.place.map(|place| place.0),
             running: record.running.map(|part| StartedShape { t: part.at.0, digest: part.digest.hex() }),
             ended: record.ended.as_ref().map(stopped),
         }
@@ -154,6 +157,7 @@ impl RecordShape {
             call_id: CallId::new(Uuid::try_parse(&self.id).ok()?),
             called: self.called.map(|part| Called { at: Timestamp(part.t), stdin: short(part.stdin) }),
             pending: self.pending.map(Timestamp),
+            place: self.place.map(Place),
             running,
             ended: self.ended.map(|part| Stopped {
                 at: Timestamp(part.t),
@@ -187,6 +191,7 @@ mod tests {
             call_id,
             called: Some(Called { at: Timestamp(1), stdin: Short::of(bytes) }),
             pending: Some(Timestamp(2)),
+            place: Some(Place(9)),
             running: Some(Started { at: Timestamp(3), digest: Digest::new([4; 32]) }),
             ended: Some(Stopped {
                 at: Timestamp(4),
@@ -256,6 +261,7 @@ mod tests {
             prop_assert_eq!(line.iter().filter(|&&b| b == b'\n').count(), 1);
             prop_assert!(line.iter().all(|&b| b >= b' ' || b == b'\n'));
             let Some(Line::Record(read)) = decode(&line) else { return Err(TestCaseError::fail("unreadable")) };
+            prop_assert_eq!(read.place, record.place);
             prop_assert!(read.events().eq(record.events()));
         }
     }

@@ -10,6 +10,7 @@
 //! how much. Nothing is synced: a log outlives the process, but what was written shortly before a power cut may be
 //! gone.
 
+mod audit;
 mod buffer;
 mod files;
 mod line;
@@ -18,6 +19,7 @@ mod reader;
 mod tests;
 mod writer;
 
+pub use audit::audit_logs;
 pub use reader::LogReader;
 
 use crate::domain::{AccountId, CallId, FunctionName, Gap, MB, Record, Timestamp};

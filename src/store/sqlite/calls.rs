@@ -291,7 +291,10 @@ pub(super) fn one(connection: &Connection, call: &CallKey) -> Result<Option<Know
     Ok(Some(match state {
         PENDING => KnownCall::Open(CallState::Pending),
         RUNNING => KnownCall::Open(CallState::Running),
-        ENDED => result.into_known().map_err(|problem| corrupt_call(call.call_id, problem))?,
+        ENDED => {
+            let (at, result) = result.into_result().map_err(|problem| corrupt_call(call.call_id, problem))?;
+            KnownCall::Ended { at, result }
+        }
         _ => KnownCall::Gone,
     }))
 }

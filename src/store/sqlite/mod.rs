@@ -3,6 +3,7 @@
 //! One thread writes ([`writer`]), in groups that share a commit. Reads have a connection of their own and
 //! never wait for it: the file is in WAL mode.
 
+mod audit;
 mod ballast;
 mod calls;
 mod functions;
@@ -42,6 +43,9 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
+    /// The name of its file in a data directory.
+    pub const FILE_NAME: &str = "hyperfunc.db";
+
     /// Opens the store in the file at `path`, and creates it if there is none.
     ///
     /// # Errors

@@ -69,7 +69,7 @@ fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn one<T: rusqlite::types::FromSql>(connection: &Connection, sql: &str) -> rusqlite::Result<T> {
+pub(super) fn one<T: rusqlite::types::FromSql>(connection: &Connection, sql: &str) -> rusqlite::Result<T> {
     connection.query_row(sql, [], |row| row.get(0))
 }
 
@@ -78,7 +78,7 @@ fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
 }
 
 fn check(connection: &Connection, shown: &str) -> Result<(), Error> {
-    let found: String = one(connection, "PRAGMA quick_check(1)").map_err(|e| failure(shown, &e))?;
+    let found: String = one(connection, "PRAGMA integrity_check(1)").map_err(|e| failure(shown, &e))?;
     if found == "ok" { Ok(()) } else { Err(Error::Corrupt(format!("{shown}: {found}"))) }
 }
 

@@ -5,7 +5,7 @@ use super::tallies::{self, Change, Held};
 use super::writer::Problem;
 use super::{Error, functions};
 use crate::domain::{CallKey, CallResult, Timestamp, Verdict};
-use crate::store::{KnownCall, Retention};
+use crate::store::Retention;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// How many calls one [`expire`] touches: it keeps all other writers waiting.
@@ -33,7 +33,8 @@ pub(super) const GO: &str = concat!(
     " WHERE place = ?1"
 );
 pub(super) const FORGET: &str = "DELETE FROM calls WHERE place = ?1";
-const WITH_RESULTS: &str = "SELECT account_id, function, gone FROM tallies WHERE finished + failed + gone > 0";
+const WITH_RESULTS: &str = "SELECT account_id, function, finished + failed, gone, bytes, keys FROM tallies
+    WHERE finished + failed + gone > 0";
 pub(super) const OLD_KEYS: &str =
     "SELECT account_id, function, key FROM idempotency_keys WHERE created_ms <= ?1 LIMIT ?2";
 pub(super) const FORGET_KEY: &str = "DELETE FROM idempotency_keys WHERE account_id = ?1 AND function = ?2 AND key = ?3";
@@ -61,17 +62,33 @@ impl Row {
         })
     }
 
-    pub(super) fn into_known(self) -> Result<KnownCall, &'static str> {
+    /// When it ended, and what it left.
+    pub(super) fn into_result(self) -> Result<(Timestamp, CallResult), &'static str> {
         let Self { ended_ms, verdict, message, content_type, stdout, stderr } = self;
         let verdict = verdict_of(verdict)?;
         if message.is_none() != (verdict == Verdict::Finished) {
             return Err("message: a failure without one, or one without a failure");
         }
         let [stdout, stderr] = [stdout, stderr].map(|bytes| bytes.unwrap_or_default().into());
-        Ok(KnownCall::Ended {
-            at: Timestamp(ended_ms.ok_or("ended_ms: is missing")?),
-            result: CallResult { verdict, message, content_type, stdout, stderr },
-        })
+        let at = Timestamp(ended_ms.ok_or("ended_ms: is missing")?);
+        Ok((at, CallResult { verdict, message, content_type, stdout, stderr }))
+    }
+
+    /// Whether there is none: the call has not ended.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { ended_ms, verdict, message, content_type, stdout, stderr } = self;
+        let texts = [message, content_type].map(Option::is_none);
+        let bytes = [stdout, stderr].map(Option::is_none);
+        ended_ms.is_none() && verdict.is_none() && texts == [true; 2] && bytes == [true; 2]
+    }
+
+    /// That it is known since when the result is gone, and nothing else.
+    pub(super) fn into_gone(self) -> Result<(), &'static str> {
+        if self.ended_ms.is_none() {
+            return Err("ended_ms: is missing");
+        }
+        let left = Self { ended_ms: None, ..self };
+        if left.is_empty() { Ok(()) } else { Err("is gone, and has a result") }
     }
 }
 
@@ -126,7 +143,7 @@ fn rotate(
     now: Timestamp,
     keep: &Retention,
 ) -> Result<(), Problem> {
-    while held.bytes > keep.function_bytes || held.results > keep.function_calls {
+    while are_too_many(held, keep) {
         let Some(oldest) = Oldest::of(connection, account, function, ENDED)? else { break };
         held = oldest.go(connection, account, function, now)?;
     }
@@ -135,6 +152,11 @@ fn rotate(
         held = oldest.forget(connection, account, function)?;
     }
     Ok(())
+}
+
+/// Whether results have to go.
+fn are_too_many(held: Held, keep: &Retention) -> bool {
+    held.bytes > keep.function_bytes || held.results > keep.function_calls
 }
 
 /// The call of a function that has been longest in a state.
@@ -185,22 +207,22 @@ pub(super) fn drop_result(connection: &Connection, call: &CallKey) -> Result<(),
 pub(super) fn expire(connection: &Connection, now: Timestamp, keep: &Retention) -> Result<bool, Problem> {
     let mut left = EXPIRE_CALLS_MAX;
     let mut functions = connection.prepare_cached(WITH_RESULTS)?;
-    let functions: Vec<(String, String, i64)> =
-        functions.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect::<Result<_, _>>()?;
-    for (account, function, gone) in functions {
-        let mut gone = gone.unsigned_abs();
+    let functions: Vec<(String, String, Held)> = functions
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, Held::read(row, 2)?)))?
+        .collect::<Result<_, _>>()?;
+    for (account, function, mut held) in functions {
         while left > 0
             && let Some(oldest) = Oldest::of(connection, &account, &function, ENDED)?
-            && oldest.since_ms <= now.before(keep.result_ttl).0
+            && (are_too_many(held, keep) || oldest.since_ms <= now.before(keep.result_ttl).0)
         {
-            gone = oldest.go(connection, &account, &function, now)?.gone;
+            held = oldest.go(connection, &account, &function, now)?;
             left -= 1;
         }
         while left > 0
             && let Some(oldest) = Oldest::of(connection, &account, &function, GONE)?
-            && (gone > keep.function_gone || oldest.since_ms <= now.before(keep.gone_ttl).0)
+            && (held.gone > keep.function_gone || oldest.since_ms <= now.before(keep.gone_ttl).0)
         {
-            gone = oldest.forget(connection, &account, &function)?.gone;
+            held = oldest.forget(connection, &account, &function)?;
             left -= 1;
         }
     }

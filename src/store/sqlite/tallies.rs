@@ -4,7 +4,7 @@
 use super::writer::Problem;
 use super::{Error, failure};
 use crate::domain::{AccountId, CallState, FunctionName, Tally, Verdict};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 pub(super) const ADD: &str = "UPDATE tallies SET pending = pending + ?3, running = running + ?4,
         finished = finished + ?5, failed = failed + ?6, gone = gone + ?7, bytes = bytes + ?8, keys = keys + ?9,
@@ -63,6 +63,14 @@ pub(super) struct Held {
     pub(super) keys: u64,
 }
 
+impl Held {
+    /// Reads its numbers from the column at `from` on.
+    pub(super) fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Self> {
+        let number = |at: usize| row.get::<_, i64>(from + at).map(i64::unsigned_abs);
+        Ok(Self { results: number(0)?, gone: number(1)?, bytes: number(2)?, keys: number(3)? })
+    }
+}
+
 /// Adds a change, and answers what is held then.
 pub(super) fn add(connection: &Connection, account: &str, function: &str, change: Change) -> Result<Held, Problem> {
     let Change { pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten } = change;
@@ -71,12 +79,7 @@ pub(super) fn add(connection: &Connection, account: &str, function: &str, change
         let values = params![
             account, function, pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten
         ];
-        update
-            .query_row(values, |row| {
-                let number = |at: usize| row.get::<_, i64>(at).map(i64::unsigned_abs);
-                Ok(Held { results: number(0)?, gone: number(1)?, bytes: number(2)?, keys: number(3)? })
-            })
-            .optional()
+        update.query_row(values, |row| Held::read(row, 0)).optional()
     };
     if let Some(held) = update()? {
         return Ok(held);

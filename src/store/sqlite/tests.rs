@@ -1,3 +1,4 @@
+mod damaged;
 mod plans;
 mod queue;
 mod sealed;

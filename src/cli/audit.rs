@@ -1,0 +1,100 @@
+//! `audit`: whether a data directory keeps what was promised, whether its server runs or not.
+
+use super::{FAILED, host, output};
+use crate::config::{Bytes, Config, Host, RawConfig};
+use crate::service::audit::{self, Audit as Found};
+use anyhow::{Context as _, anyhow};
+use rustix::fs::{FlockOperation, flock};
+use serde_json::json;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub(super) struct Audit {
+    /// The data directory [default: the XDG data directory, ~/.local/share/hyperfunc]
+    #[arg(long, env = "HYPERFUNC_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The settings file of the server
+    #[arg(long, env = "HYPERFUNC_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What the ended calls of one function may keep together, as the server has it [default: 50MB]
+    #[arg(long, env = "HYPERFUNC_OUTPUT_CACHE", value_name = "BYTES")]
+    output_cache: Option<Bytes>,
+    /// What was found, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Audit {
+    /// Exits with 1 when something is wrong, and says what on stdout: one line each.
+    pub(super) fn run(self) -> anyhow::Result<u8> {
+        let file = self.config.as_deref().map(read_settings).transpose()?.unwrap_or_default();
+        let settings = RawConfig { data: self.data, output_cache: self.output_cache, ..RawConfig::default() };
+        let this_host = Host { memory_bytes: host::memory_available(), data: host::data_dir() };
+        let config = Config::new(settings.or(file), this_host)?;
+        let is_running = is_running(&config.data)?;
+        let found = audit::audit(&config.data, &config.retention, is_running)?;
+        if self.json {
+            output::json(&as_json(&found))?;
+        } else {
+            say(&found, &config.data, is_running)?;
+        }
+        Ok(if found.store.findings.count() > 0 { FAILED } else { 0 })
+    }
+}
+
+fn read_settings(file: &Path) -> anyhow::Result<RawConfig> {
+    let shown = file.display();
+    let text = fs::read_to_string(file).with_context(|| format!("{shown}"))?;
+    RawConfig::from_toml(&text).map_err(|e| anyhow!("{shown}: {e}"))
+}
+
+/// Whether a server has the directory now.
+fn is_running(data: &Path) -> anyhow::Result<bool> {
+    let path = data.join("lock");
+    let lock = File::open(&path).with_context(|| format!("--data {}: no server was ever here", data.display()))?;
+    Ok(flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
+}
+
+fn say(found: &Found, data: &Path, is_running: bool) -> anyhow::Result<()> {
+    let Found { store, left_over } = found;
+    let findings = &store.findings;
+    for finding in findings.shown() {
+        output::line(&output::one_line(finding))?;
+    }
+    let more = findings.count() - findings.shown().len() as u64;
+    if more > 0 {
+        output::line(&format!("and {more} more"))?;
+    }
+    let server = if is_running { "its server runs" } else { "its server is stopped" };
+    let summary =
+        if findings.count() == 0 { "every promise holds".to_owned() } else { format!("{} problems", findings.count()) };
+    eprintln!(
+        "{} ({server}): {summary}\n\
+         {} functions, {} images; {} calls accepted: {} pending, {} running, {} ended, {} rotated out or expired, {} read \
+         or removed, {} of removed functions",
+        data.display(),
+        store.functions,
+        store.images,
+        store.last_place.0,
+        store.pending,
+        store.running,
+        store.ended,
+        store.gone,
+        store.taken,
+        store.removed,
+    );
+    if *left_over > 0 {
+        eprintln!("{left_over} files that no image names: the next start removes them");
+    }
+    Ok(())
+}
+
+fn as_json(found: &Found) -> serde_json::Value {
+    let Found { store, left_over } = found;
+    json!({
+        "Findings": store.findings.shown(), "FindingsTotal": store.findings.count(), "Functions": store.functions,
+        "Images": store.images, "Accepted": store.last_place.0, "Pending": store.pending, "Running": store.running,
+        "Ended": store.ended, "Gone": store.gone, "Taken": store.taken, "Removed": store.removed, "LeftOver": left_over,
+    })
+}
