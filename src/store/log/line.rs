@@ -22,6 +22,7 @@ pub(super) enum Line {
 
 /// The file's shape. Keys are short, and absent parts are left out.
 #[derive(Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, for as long as its line takes")]
 enum Shape {
     #[serde(rename = "call")]
     Record(RecordShape),

@@ -331,14 +331,15 @@ impl Disk {
 
     /// How many of those that wait go into one commit: at least one.
     fn fit(&self, waiting: &[Box<dyn Operation>]) -> usize {
+        let bytes_max = BATCH_BYTES_MAX.min(self.ballast.bytes() / 4);
         let mut bytes = 0;
-        let fits = |operation: &&Box<dyn Operation>| {
+        let first_too_many = waiting.iter().position(|operation| {
             if let Room::Takes(more) = operation.room() {
                 bytes += more;
             }
-            bytes <= BATCH_BYTES_MAX.min(self.ballast.bytes() / 4)
-        };
-        waiting.iter().take_while(fits).count().max(1)
+            bytes > bytes_max
+        });
+        first_too_many.unwrap_or(waiting.len()).max(1)
     }
 
     fn write(&mut self, batch: &mut [Box<dyn Operation>]) -> Fate {

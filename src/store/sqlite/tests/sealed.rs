@@ -148,7 +148,7 @@ async fn an_image_that_changed_is_named_and_not_served() {
     let image = upgrade::image();
     for change in changes(&sql, "images", &["repository"]) {
         store.put_image(&image, Displaced::Forget, AMPLE).await.unwrap();
-        assert_eq!(store.images().await.unwrap(), [image.clone()]);
+        assert_eq!(store.images().await.unwrap(), std::slice::from_ref(&image));
         sql.execute(&format!("UPDATE images SET {change}"), []).unwrap();
         broken(store.images().await, "images (acme/tool)");
         sql.execute("DELETE FROM images", []).unwrap();
