@@ -15,6 +15,7 @@ const RECORD_HEAD: &[u8] = br#"{"call":{"id":""#;
 
 /// What a line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, for as long as its line takes")]
 pub(super) enum Line {
     Record(Record),
     Gap(Gap),
