@@ -26,6 +26,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why a file could not be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,7 @@ pub struct ImageFiles {
     artifacts: PathBuf,
     uploads: PathBuf,
     key: ArtifactKey,
+    corruptions: AtomicU64,
 }
 
 impl ImageFiles {
@@ -80,6 +82,7 @@ impl ImageFiles {
             artifacts: dir("artifacts")?,
             uploads: dir("uploads")?,
             key: ArtifactKey::open(&dir("keys")?.join("artifacts"), random)?,
+            corruptions: AtomicU64::new(0),
         };
         for path in list(&files.uploads)? {
             fs::remove_file(&path).map_err(Error::io(&path))?;
@@ -112,7 +115,17 @@ impl ImageFiles {
     pub fn module(&self, digest: Digest) -> Result<Vec<u8>, Error> {
         let path = self.module_path(digest);
         let bytes = fs::read(&path).map_err(Error::io(&path))?;
-        if digest_of_file(&bytes) == digest { Ok(bytes) } else { Err(Error::Corrupt { path }) }
+        if digest_of_file(&bytes) == digest {
+            Ok(bytes)
+        } else {
+            self.corruptions.fetch_add(1, Ordering::Relaxed);
+            Err(Error::Corrupt { path })
+        }
+    }
+
+    /// How often this process has found a module to be not what its name says.
+    pub fn corruptions(&self) -> u64 {
+        self.corruptions.load(Ordering::Relaxed)
     }
 
     /// What was compiled of a module, checked to be what this server wrote; `None` if it is absent or is not.

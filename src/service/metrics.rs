@@ -83,6 +83,8 @@ impl Service {
             "Commits of the store, each synced once",
             ConstCounter::new(self.0.store.syncs()),
         );
+        let corruptions = ConstCounter::new(self.0.store.corruptions() + self.0.files.corruptions());
+        ours.register("corruptions", "Rows and modules that were not what was written, and not served", corruptions);
         ours.register_with_unit("output", "What guests wrote to stdout", Unit::Bytes, output_bytes.clone());
         let logged = ConstCounter::new(self.0.logs.bytes_written());
         ours.register_with_unit("log", "What was written to logs of functions", Unit::Bytes, logged);

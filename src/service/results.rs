@@ -77,8 +77,11 @@ impl Service {
                 }
             }
             let known = self.0.store.call(key).await;
-            let failed = |e| CallError::NotRun { call_id: key.call_id, why: NotRun::Failure(Failure::from(e)) };
-            let known = known.map_err(failed)?;
+            let known = known.map_err(|error| {
+                let (call_id, failure) = (key.call_id, Failure::from(error));
+                tracing::error!(%call_id, %failure, "what a call left cannot be read");
+                CallError::NotRun { call_id, why: NotRun::Failure(failure) }
+            })?;
             return Ok(match known {
                 None => Output::Unknown,
                 Some(KnownCall::Gone) => Output::Gone,

@@ -63,9 +63,12 @@ pub enum Error {
         /// The version of this binary.
         known: i64,
     },
-    /// What is stored cannot be what was written.
+    /// The file cannot be what was written.
     #[error("the store is corrupt: {0}")]
     Corrupt(String),
+    /// One row cannot be what was written; the others may be.
+    #[error("the store is corrupt: {0}")]
+    CorruptRow(String),
     /// The store cannot be trusted any more: an I/O error, or its writer is gone.
     #[error("the store failed: {0}")]
     Failed(String),
@@ -304,4 +307,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// How often this process has synced the store to disk.
     fn syncs(&self) -> u64;
+
+    /// How often this process has found a row that is not what was written.
+    fn corruptions(&self) -> u64 {
+        0
+    }
 }

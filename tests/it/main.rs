@@ -14,6 +14,7 @@ mod call;
 mod cli;
 mod cli_calls;
 mod connections;
+mod damaged;
 mod deployment;
 mod discard;
 mod drain;

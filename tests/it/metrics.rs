@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 const A_YEAR: u64 = 365 * 86_400 * 1_000_000_000;
 const METRICS: [&str; 2] = ["--metrics-listen", "127.0.0.1:0"];
 /// Every metric, and what kind it is.
-const KINDS: [(&str, &str); 13] = [
+const KINDS: [(&str, &str); 14] = [
     ("faas_errors", "counter"),
     ("faas_invocations", "counter"),
     ("faas_invoke_duration_seconds", "histogram"),
     ("faas_timeouts", "counter"),
+    ("hyperfunc_corruptions", "counter"),
     ("hyperfunc_log_bytes", "counter"),
     ("hyperfunc_log_records_lost", "counter"),
     ("hyperfunc_memory_budget_bytes", "gauge"),

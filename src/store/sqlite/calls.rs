@@ -189,7 +189,7 @@ pub(super) fn of_key(
     let known = keyed(connection, account.as_str(), function.as_str(), key);
     let known = known.map_err(|e| failure("idempotency_keys", &e))?.filter(|(_, at)| *at > since);
     let read = |(call_id, _): (Vec<u8>, _)| {
-        CallId::from_slice(&call_id).ok_or_else(|| Error::Corrupt("idempotency_keys: a call id".to_owned()))
+        CallId::from_slice(&call_id).ok_or_else(|| Error::CorruptRow("idempotency_keys: a call id".to_owned()))
     };
     known.map(read).transpose()
 }
@@ -335,7 +335,7 @@ pub(super) fn list(
     });
     let rows = rows.map_err(fail)?.map(|row| {
         let (call_id, created, state, verdict, message) = row.map_err(fail)?;
-        let call_id = CallId::from_slice(&call_id).ok_or_else(|| Error::Corrupt("calls: a call id".to_owned()))?;
+        let call_id = CallId::from_slice(&call_id).ok_or_else(|| Error::CorruptRow("calls: a call id".to_owned()))?;
         let state = match state {
             PENDING => CallState::Pending,
             RUNNING => CallState::Running,
@@ -382,9 +382,9 @@ fn call_id_of(bytes: &[u8]) -> Result<CallId, Problem> {
 }
 
 fn corrupt_call(call_id: CallId, problem: impl std::fmt::Display) -> Error {
-    Error::Corrupt(format!("calls ({call_id}): {problem}"))
+    Error::CorruptRow(format!("calls ({call_id}): {problem}"))
 }
 
 fn corrupt(problem: &str) -> Problem {
-    Problem::Refused(Error::Corrupt(problem.to_owned()))
+    Problem::Refused(Error::CorruptRow(problem.to_owned()))
 }

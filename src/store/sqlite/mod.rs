@@ -29,6 +29,7 @@ use record::{FunctionRow, ImageRow};
 use rusqlite::{Connection, ErrorCode};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use writer::Writer;
 
@@ -40,6 +41,8 @@ pub struct SqliteStore {
     // Before the writer, so that it closes first: the last connection folds the WAL into the file.
     readers: Arc<[Mutex<Connection>; READERS]>,
     writer: Writer,
+    corruptions: AtomicU64,
+    shown: String,
 }
 
 impl SqliteStore {
@@ -56,7 +59,7 @@ impl SqliteStore {
         let reader = || open::reader(path).map(Mutex::new);
         let readers = Arc::new([reader()?, reader()?, reader()?, reader()?]);
         let writer = Writer::start(writer, path)?;
-        Ok(Self { readers, writer })
+        Ok(Self { readers, writer, corruptions: AtomicU64::new(0), shown: path.display().to_string() })
     }
 
     /// Runs a read away from the tasks of the runtime.
@@ -66,7 +69,19 @@ impl SqliteStore {
     ) -> Result<T, Error> {
         let readers = Arc::clone(&self.readers);
         let task = move || read(&free(readers.as_slice()));
-        tokio::task::spawn_blocking(task).await.map_err(|e| Error::Failed(format!("a read broke off: {e}")))?
+        let answer = tokio::task::spawn_blocking(task).await;
+        let answer = answer.map_err(|e| Error::Failed(format!("a read broke off: {e}")))?;
+        match &answer {
+            // It is not answered. Others do not stand in the same row.
+            Err(Error::CorruptRow(_)) => {
+                self.corruptions.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error @ (Error::Corrupt(_) | Error::Failed(_))) => {
+                self.writer.fail(format!("{}: {error}", self.shown));
+            }
+            Ok(_) | Err(_) => {}
+        }
+        answer
     }
 }
 
@@ -230,6 +245,10 @@ impl Store for SqliteStore {
     fn syncs(&self) -> u64 {
         self.writer.commits()
     }
+
+    fn corruptions(&self) -> u64 {
+        self.corruptions.load(Ordering::Relaxed)
+    }
 }
 
 /// What an error of SQLite means outside the writer; `what` is said in front of its text.
@@ -244,8 +263,8 @@ fn failure(what: &str, error: &rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Error::DiskFull,
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Error::Corrupt(format!("{what}: {error}")),
-        _ if seal::is_broken(error) => Error::Corrupt(error.to_string()),
-        _ if is_misread => Error::Corrupt(format!("{what}: {error}")),
+        _ if seal::is_broken(error) => Error::CorruptRow(error.to_string()),
+        _ if is_misread => Error::CorruptRow(format!("{what}: {error}")),
         _ => Error::Failed(format!("{what}: {error}")),
     }
 }

@@ -1,7 +1,7 @@
 //! Rows, and the JSON in their columns: mirrors of what the domain holds.
 //!
 //! What is read goes through the domain's checking constructors again. A row that does not pass is
-//! [`Error::Corrupt`], with its table and its key. A row never shows its UUID.
+//! [`Error::CorruptRow`], with its table and its key. A row never shows its UUID.
 
 use super::Error;
 use crate::domain::{
@@ -50,7 +50,7 @@ impl FunctionRow {
 
     pub(super) fn into_function(self) -> Result<Function, Error> {
         let key = format!("functions ({}, {})", self.account, self.name);
-        self.convert().map_err(|problem| Error::Corrupt(format!("{key}: {problem}")))
+        self.convert().map_err(|problem| Error::CorruptRow(format!("{key}: {problem}")))
     }
 
     fn convert(self) -> Result<Function, String> {
@@ -110,7 +110,7 @@ impl ImageRow {
     pub(super) fn into_image(self) -> Result<Image, Error> {
         let tag = self.tag.as_deref().unwrap_or("no tag");
         let key = format!("images ({}, {}, {tag})", self.account, self.repository);
-        self.convert().map_err(|problem| Error::Corrupt(format!("{key}: {problem}")))
+        self.convert().map_err(|problem| Error::CorruptRow(format!("{key}: {problem}")))
     }
 
     fn convert(self) -> Result<Image, String> {

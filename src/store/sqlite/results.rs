@@ -178,7 +178,8 @@ impl Oldest {
 
     /// Its result is kept no longer.
     fn go(self, connection: &Connection, account: &str, function: &str, now: Timestamp) -> Result<Held, Problem> {
-        let verdict = verdict_of(self.verdict).map_err(|e| Problem::Refused(Error::Corrupt(format!("calls: {e}"))))?;
+        let verdict =
+            verdict_of(self.verdict).map_err(|e| Problem::Refused(Error::CorruptRow(format!("calls: {e}"))))?;
         connection.prepare_cached(GO)?.execute([self.place, now.0])?;
         let gone = Change { gone: 1, ..Change::default() }.results(verdict, -1, -self.bytes);
         tallies::add(connection, account, function, gone)
@@ -198,7 +199,7 @@ pub(super) fn drop_result(connection: &Connection, call: &CallKey) -> Result<(),
         Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, i64>(1)?))
     });
     let (verdict, bytes) = dropped.optional()?.ok_or(Problem::Refused(Error::NotFound))?;
-    let verdict = verdict_of(verdict).map_err(|e| Problem::Refused(Error::Corrupt(format!("calls: {e}"))))?;
+    let verdict = verdict_of(verdict).map_err(|e| Problem::Refused(Error::CorruptRow(format!("calls: {e}"))))?;
     let change = Change { taken: 1, ..Change::default() }.results(verdict, -1, -bytes);
     tallies::add(connection, account, function, change).map(drop)
 }

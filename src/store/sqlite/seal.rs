@@ -3,7 +3,7 @@
 //!
 //! - `seal(value, …)` is the checksum of values, each with its type.
 //! - `trusted(table, key, checksum, seal)` is 1 if the two are equal, and fails the statement with
-//!   [`Error::Corrupt`](super::Error) if they are not. It stands in the `WHERE` of whatever uses what is in a row.
+//!   [`Error::CorruptRow`](super::Error) if they are not. It stands in the `WHERE` of whatever uses what is in a row.
 //! - `resealed(checksum, before, after)` is the checksum of a row that changes. It is right if it was right before, so
 //!   that a change needs no check and hides no fault.
 

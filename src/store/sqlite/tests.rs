@@ -212,7 +212,7 @@ async fn a_row_that_breaks_a_rule_is_named() {
         sql.execute(&format!("UPDATE functions SET {change}"), []).unwrap();
         seal_again(&sql);
         match store.functions().await {
-            Err(Error::Corrupt(text)) => {
+            Err(Error::CorruptRow(text)) => {
                 assert!(text.starts_with("functions (a, f): ") && text.contains(problem), "{text}");
             }
             other => panic!("{change}: {other:?}"),
@@ -238,7 +238,7 @@ async fn an_image_that_breaks_a_rule_is_named() {
         directory.sql().execute(insert, rusqlite::params![repository, tag, "{\"memory\":\"huge\"}"]).unwrap();
         seal_again(&directory.sql());
         let error = store.images().await.unwrap_err();
-        assert!(matches!(&error, Error::Corrupt(text) if text.starts_with(problem)), "{error:?}");
+        assert!(matches!(&error, Error::CorruptRow(text) if text.starts_with(problem)), "{error:?}");
         directory.sql().execute("DELETE FROM images", []).unwrap();
     }
 }

@@ -10,6 +10,7 @@ use super::ballast::Ballast;
 use super::{Error, failure, results, seal};
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, ffi};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -123,7 +124,7 @@ where
             Ok(value) => Ok(value),
             Err(Problem::Refused(error)) => Err(error),
             // Told by `corruption`.
-            Err(Problem::Sqlite(e)) if seal::is_broken(&e) => Err(Error::Corrupt(e.to_string())),
+            Err(Problem::Sqlite(e)) if seal::is_broken(&e) => Err(Error::CorruptRow(e.to_string())),
             // SQLite has undone the statement, and the file is as sound as before: a bug of this one operation
             // must not stop the others.
             Err(Problem::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
@@ -140,7 +141,7 @@ where
 
     fn corruption(&self) -> Option<String> {
         match &self.answer {
-            Some(Err(Error::Corrupt(found))) => Some(found.clone()),
+            Some(Err(Error::Corrupt(found) | Error::CorruptRow(found))) => Some(found.clone()),
             Some(_) | None => None,
         }
     }
@@ -164,7 +165,7 @@ pub(super) struct Writer {
     queue: Option<mpsc::Sender<Box<dyn Operation>>>,
     thread: Option<JoinHandle<()>>,
     /// Why it writes no more.
-    failed: watch::Receiver<Option<String>>,
+    failed: Arc<watch::Sender<Option<String>>>,
     commits: Arc<AtomicU64>,
 }
 
@@ -175,7 +176,7 @@ impl Writer {
     /// [`Error::Failed`] when the system has no thread left.
     pub(super) fn start(mut connection: Connection, path: &Path) -> Result<Self, Error> {
         let (queue, operations) = mpsc::channel(QUEUE_OPERATIONS);
-        let (fail, failed) = watch::channel(None);
+        let failed = Arc::new(watch::Sender::new(None));
         let shown = path.display().to_string();
         let (commits, log_pages) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicI32::new(0)));
         let told = Arc::clone(&log_pages);
@@ -189,10 +190,22 @@ impl Writer {
         if is_full {
             tracing::warn!("the disk is nearly full: only what makes room is written");
         }
-        let mut disk =
-            Disk { connection, ballast, log_pages, commits: Arc::clone(&commits), is_full, failed: fail, shown };
+        let mut disk = Disk {
+            connection,
+            ballast,
+            log_pages,
+            commits: Arc::clone(&commits),
+            is_full,
+            failed: Arc::clone(&failed),
+            shown,
+        };
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
-        let thread = thread.spawn(move || serve(&mut disk, operations));
+        let told = Arc::clone(&failed);
+        let thread = thread.spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| serve(&mut disk, operations))).is_err() {
+                told.send_replace(Some(gone().to_string()));
+            }
+        });
         let thread = thread.map_err(|e| Error::Failed(format!("no thread for the writer: {e}")))?;
         Ok(Self { queue: Some(queue), thread: Some(thread), failed, commits })
     }
@@ -204,10 +217,14 @@ impl Writer {
 
     /// Ready once it writes no more, with the file and the reason.
     pub(super) async fn failed(&self) -> String {
-        let mut failed = self.failed.clone();
+        let mut failed = self.failed.subscribe();
         let reason = failed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
-        // Without a reason its thread has panicked.
-        reason.unwrap_or_else(|| gone().to_string())
+        reason.unwrap_or_default()
+    }
+
+    /// Lets nothing be written any more: whoever reads has found the file to be not what was written.
+    pub(super) fn fail(&self, reason: String) {
+        self.failed.send_replace(Some(reason));
     }
 
     /// Runs `work` in a transaction that it may share; ready once that is on disk.
@@ -308,7 +325,7 @@ struct Disk {
     /// It was found full, and not otherwise since.
     is_full: bool,
     /// Why nothing is written any more, for whoever ends the server.
-    failed: watch::Sender<Option<String>>,
+    failed: Arc<watch::Sender<Option<String>>>,
     shown: String,
 }
 

@@ -67,7 +67,7 @@ async fn a_call_that_breaks_a_rule_is_named() {
     run(&store, new_call("f", 1), output(1), 1, &KEEP).await;
     let sql = directory.sql();
     let corrupt = |error: Option<Error>, problem: &str| match error {
-        Some(Error::Corrupt(text)) => {
+        Some(Error::CorruptRow(text)) => {
             assert!(text.starts_with(&format!("calls ({}): ", key.call_id)) && text.contains(problem), "{text}");
         }
         other => panic!("{problem}: {other:?}"),

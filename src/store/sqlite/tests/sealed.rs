@@ -7,7 +7,7 @@ use crate::store::conformance::{KEEP, accept, claim, new_call, output, run};
 #[track_caller]
 fn broken<T: std::fmt::Debug>(answer: Result<T, Error>, row: &str) {
     match answer {
-        Err(Error::Corrupt(text) | Error::Failed(text)) => assert_eq!(text, format!("{row}: its checksum is wrong")),
+        Err(Error::CorruptRow(text) | Error::Failed(text)) => assert_eq!(text, format!("{row}: its checksum is wrong")),
         other => panic!("{row}: {other:?}"),
     }
 }
