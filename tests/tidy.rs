@@ -94,11 +94,14 @@ fn sources() -> Vec<Source> {
     assert!(sources.len() > 50, "the sources are elsewhere");
     // These hold tests alone.
     let tests = [
+        "service/permits/tests",
+        "service/permits/tests.rs",
         "service/scheduler/tests.rs",
         "store/conformance.rs",
         "store/conformance",
         "store/log/tests.rs",
         "store/log/tests",
+        "store/memory.rs",
         "store/sqlite/tests.rs",
         "store/sqlite/tests",
     ];

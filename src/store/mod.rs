@@ -10,6 +10,8 @@ mod audit;
 #[cfg(test)]
 mod conformance;
 mod log;
+#[cfg(test)]
+mod memory;
 mod sqlite;
 
 pub use audit::{Findings, StoreAudit};
