@@ -3,6 +3,7 @@
 mod any_value;
 pub(crate) mod calls;
 mod keys;
+mod machine;
 mod model;
 mod results;
 
@@ -13,7 +14,7 @@ use crate::domain::{
 };
 pub(crate) use calls::*;
 pub(crate) use keys::*;
-pub(crate) use model::*;
+pub(crate) use machine::*;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
@@ -147,15 +148,19 @@ fn quota_error<T: std::fmt::Debug>(answer: Result<T, Error>) -> (QuotaKind, u64,
     }
 }
 
-/// Checks `check` with values of `strategy`, from within a task.
+/// Checks `check` with values of `strategy`, from within a task: with as many as `PROPTEST_CASES` says. Fails with the
+/// simplest value that it finds.
 fn for_all<S: Strategy>(strategy: S, check: impl AsyncFn(S::Value)) {
-    let config = Config { cases: 100, failure_persistence: None, ..Config::default() };
+    let asked = Config::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { asked.cases } else { 100 };
+    let config = Config { cases, failure_persistence: None, ..asked };
     let runtime = tokio::runtime::Handle::current();
     let run = |value| {
         runtime.block_on(check(value));
         Ok(())
     };
-    tokio::task::block_in_place(|| TestRunner::new(config).run(&strategy, run)).unwrap();
+    let checked = tokio::task::block_in_place(|| TestRunner::new(config).run(&strategy, run));
+    checked.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 pub(crate) async fn keeps_every_field_of_a_function(disk: &dyn Disk) {

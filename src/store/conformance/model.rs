@@ -1,19 +1,16 @@
-//! Any sequence of transitions, against a model that is plain enough to be believed.
+//! What a store should know after any transitions, plain enough to be believed.
 
 use super::calls::*;
 use super::*;
 use crate::domain::{
-    CRASHES_MAX, CallId, CallKey, CallRequest, CallResult, CallState, IdempotencyKey, Listed, Place, Tally, Verdict,
-    Waiting,
+    CRASHES_MAX, CallId, CallKey, CallRequest, CallResult, CallState, Listed, Place, Tally, Verdict, Waiting,
 };
-use crate::store::{Enqueued, KnownCall, NewCall, Retention, Start};
-use proptest::collection::vec;
-use proptest::sample::select;
+use crate::store::{Enqueued, KnownCall, Retention, Start};
 use std::cmp::Reverse;
 use std::time::Duration;
 
 /// Small enough to be reached in a few steps.
-const BOUNDS: Retention = Retention {
+pub(super) const BOUNDS: Retention = Retention {
     function_bytes: 30,
     function_calls: 3,
     function_gone: 2,
@@ -22,78 +19,15 @@ const BOUNDS: Retention = Retention {
     key_ttl: Duration::from_millis(120),
     function_keys: 2,
 };
-const FUNCTIONS: [(&str, &str); 3] = [("a", "f"), ("a", "g"), ("b", "f")];
-
-/// One of the calls that a step can be about, or else one of all that were ever asked for.
-#[derive(Debug, Clone)]
-struct Pick {
-    fits: bool,
-    nth: usize,
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Enqueue {
-        function: usize,
-        idempotency: Option<u8>,
-        bytes: usize,
-        of_an_earlier_function: bool,
-    },
-    Claim(Vec<Pick>),
-    /// Of a start that is so much older than the last one.
-    GiveBack {
-        call: Pick,
-        older: u32,
-    },
-    Finish {
-        call: Pick,
-        older: u32,
-        verdict: Verdict,
-        bytes: usize,
-    },
-    DropPending(Pick),
-    DropResult(Pick),
-    List {
-        function: usize,
-        after: Pick,
-        limit: u32,
-    },
-    Wait(i64),
-    Expire,
-    Replace(usize),
-    Reopen,
-    Crash,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let function = || prop_oneof![3 => Just(0), 1 => 1..FUNCTIONS.len()];
-    let call = || (proptest::bool::weighted(0.8), 0..30_usize).prop_map(|(fits, nth)| Pick { fits, nth });
-    let older = || prop_oneof![6 => Just(0), 1 => Just(1_u32)];
-    let bytes = || prop_oneof![6 => 0..12_usize, 1 => 29..32_usize];
-    let enqueue = (function(), proptest::option::of(0..4_u8), bytes(), proptest::bool::weighted(0.05));
-    prop_oneof![
-        8 => enqueue.prop_map(|(function, idempotency, bytes, of_an_earlier_function)| {
-            Step::Enqueue { function, idempotency, bytes, of_an_earlier_function }
-        }),
-        6 => vec(call(), 0..4).prop_map(Step::Claim),
-        2 => (call(), older()).prop_map(|(call, older)| Step::GiveBack { call, older }),
-        6 => (call(), older(), select(&Verdict::ALL[..]), bytes())
-            .prop_map(|(call, older, verdict, bytes)| Step::Finish { call, older, verdict, bytes }),
-        1 => call().prop_map(Step::DropPending),
-        1 => call().prop_map(Step::DropResult),
-        2 => (function(), call(), 0..5_u32)
-            .prop_map(|(function, after, limit)| Step::List { function, after, limit }),
-        // The bounds are multiples of these: they are met to the millisecond.
-        4 => select(&[1, 20, 40][..]).prop_map(Step::Wait),
-        2 => Just(Step::Expire),
-        1 => (0..FUNCTIONS.len() * 4).prop_filter_map("seldom", |f| (f % 4 == 0).then_some(Step::Replace(f / 4))),
-        1 => Just(Step::Reopen),
-        3 => Just(Step::Crash),
-    ]
-}
+/// One less than the functions of account `a`.
+pub(super) const QUOTA: Quota = Quota { functions: 2, ..AMPLE };
+/// What functions there may be.
+pub(super) const FUNCTIONS: [(&str, &str); 4] = [("a", "f"), ("a", "g"), ("b", "f"), ("a", "h")];
+/// What calls are called by their callers: one more than is remembered of a function.
+pub(super) const KEYS: u8 = 3;
 
 #[derive(Debug, Clone, PartialEq)]
-enum State {
+pub(super) enum State {
     Pending,
     Running,
     Ended(i64, CallResult),
@@ -101,24 +35,37 @@ enum State {
 }
 
 impl State {
-    fn waits(&self) -> bool {
+    pub(super) fn waits(&self) -> bool {
         *self == Self::Pending
     }
 
-    fn has_result(&self) -> bool {
+    pub(super) fn runs(&self) -> bool {
+        *self == Self::Running
+    }
+
+    pub(super) fn has_result(&self) -> bool {
         matches!(self, Self::Ended(..))
     }
 }
 
 #[derive(Debug)]
-struct Call {
-    key: CallKey,
-    place: Place,
-    created: i64,
-    request: CallRequest,
-    starts: u32,
-    crashes: u32,
-    state: State,
+pub(super) struct Call {
+    pub(super) key: CallKey,
+    pub(super) place: Place,
+    pub(super) created: i64,
+    pub(super) request: CallRequest,
+    pub(super) starts: u32,
+    pub(super) crashes: u32,
+    pub(super) state: State,
+}
+
+impl Call {
+    fn kept_bytes(&self) -> Option<u64> {
+        match &self.state {
+            State::Ended(_, result) => Some(result.kept_bytes()),
+            State::Pending | State::Running | State::Gone(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -131,13 +78,17 @@ struct Key {
 
 /// All that a store should know.
 #[derive(Debug, Default)]
-struct Model {
-    now: i64,
+pub(super) struct Model {
+    pub(super) now: i64,
+    pub(super) functions: [Option<Function>; FUNCTIONS.len()],
     /// In the order of acceptance.
-    calls: Vec<Call>,
+    pub(super) calls: Vec<Call>,
     keys: Vec<Key>,
-    /// When each function came into being.
-    created: [i64; FUNCTIONS.len()],
+}
+
+pub(super) fn owner(function: usize) -> (AccountId, FunctionName) {
+    let (of, called) = FUNCTIONS[function];
+    (account(of), name(called))
 }
 
 fn is_of(key: &CallKey, function: usize) -> bool {
@@ -149,21 +100,53 @@ fn before(now: i64, age: Duration) -> i64 {
 }
 
 impl Model {
-    fn function(&self, function: usize) -> Function {
-        let (of, called) = FUNCTIONS[function];
-        let (account, uuid) = (account(of), FunctionUuid::from_random([function as u8; 16]));
-        Function { account, uuid, created: Timestamp(self.created[function]), ..super::function(called) }
+    /// An empty store, and what the clock says.
+    pub(super) fn at(now: i64) -> Self {
+        Self { now, ..Self::default() }
+    }
+
+    /// By account and name.
+    pub(super) fn functions(&self) -> Vec<Function> {
+        let mut functions: Vec<_> = self.functions.iter().flatten().cloned().collect();
+        functions.sort_by_key(|function| (function.account.clone(), function.name.clone()));
+        functions
+    }
+
+    pub(super) fn create(&mut self, function: usize, new: Function) -> Result<(), Error> {
+        if self.functions[function].is_some() {
+            return Err(Error::NameTaken(new.name));
+        }
+        let used = self.functions.iter().flatten().filter(|other| other.account == new.account).count() as u64;
+        if used >= QUOTA.functions {
+            return Err(Error::QuotaFull { kind: QuotaKind::Functions, used, limit: QUOTA.functions });
+        }
+        self.functions[function] = Some(new);
+        Ok(())
+    }
+
+    /// Its calls stay.
+    pub(super) fn update(&mut self, function: usize, new: Function) -> Result<(), Error> {
+        let current = self.functions[function].as_mut().ok_or(Error::NotFound)?;
+        *current = Function { created: current.created, ..new };
+        Ok(())
+    }
+
+    pub(super) fn remove_function(&mut self, function: usize) -> Result<(), Error> {
+        self.functions[function].take().ok_or(Error::NotFound)?;
+        self.calls.retain(|call| !is_of(&call.key, function));
+        self.keys.retain(|key| key.function != function);
+        Ok(())
     }
 
     fn of(&self, function: usize) -> impl Iterator<Item = &Call> {
         self.calls.iter().filter(move |call| is_of(&call.key, function))
     }
 
-    fn find(&mut self, key: &CallKey) -> Option<&mut Call> {
+    pub(super) fn find(&mut self, key: &CallKey) -> Option<&mut Call> {
         self.calls.iter_mut().find(|call| call.key == *key)
     }
 
-    fn known(&self, key: &CallKey) -> Option<KnownCall> {
+    pub(super) fn known(&self, key: &CallKey) -> Option<KnownCall> {
         let call = self.calls.iter().find(|call| call.key == *key)?;
         Some(match &call.state {
             State::Pending => KnownCall::Open(CallState::Pending),
@@ -173,7 +156,7 @@ impl Model {
         })
     }
 
-    fn tally(&self, function: usize) -> Tally {
+    pub(super) fn tally(&self, function: usize) -> Tally {
         let mut tally = Tally::default();
         for call in self.of(function) {
             match &call.state {
@@ -187,7 +170,7 @@ impl Model {
         tally
     }
 
-    fn list(&self, function: usize, after: Option<CallId>, limit: u32) -> Vec<Listed> {
+    pub(super) fn list(&self, function: usize, after: Option<CallId>, limit: u32) -> Vec<Listed> {
         let calls: Vec<_> = self.of(function).collect();
         let first = match after {
             None => 0,
@@ -208,41 +191,92 @@ impl Model {
         listed.take(limit as usize).collect()
     }
 
-    /// What becomes of a call that is asked for; `None`: too many keys.
-    fn enqueue(&mut self, function: usize, idempotency: Option<u8>, call_id: CallId) -> Option<Enqueued> {
-        let Some(idempotency) = idempotency else { return Some(Enqueued::Accepted) };
+    /// What becomes of a call of the function that was created then.
+    pub(super) fn accept(
+        &mut self,
+        function: usize,
+        created: Timestamp,
+        idempotency: Option<u8>,
+        call_id: CallId,
+    ) -> Result<Enqueued, Error> {
+        self.functions[function].as_ref().filter(|function| function.created == created).ok_or(Error::NotFound)?;
+        let Some(idempotency) = idempotency else { return Ok(Enqueued::Accepted) };
         let created = self.now;
         let count = self.keys.iter().filter(|key| key.function == function).count() as u64;
         let known = self.keys.iter_mut().find(|key| key.function == function && key.idempotency == idempotency);
         match known {
-            Some(key) if key.created > before(created, BOUNDS.key_ttl) => return Some(Enqueued::Before(key.call_id)),
+            Some(key) if key.created > before(created, BOUNDS.key_ttl) => return Ok(Enqueued::Before(key.call_id)),
             Some(key) => (key.call_id, key.created) = (call_id, created),
-            None if count >= BOUNDS.function_keys => return None,
+            None if count >= BOUNDS.function_keys => return Err(Error::KeysFull(BOUNDS.function_keys)),
             None => self.keys.push(Key { function, idempotency, call_id, created }),
         }
-        Some(Enqueued::Accepted)
+        Ok(Enqueued::Accepted)
     }
 
-    fn claim(&mut self, key: &CallKey) -> Option<Start> {
-        let call = self.find(key).filter(|call| call.state == State::Pending)?;
+    /// The call that a key names, however old the key is.
+    pub(super) fn of_key(&self, function: usize, idempotency: u8) -> Option<CallId> {
+        let is_meant = |key: &&Key| (key.function, key.idempotency) == (function, idempotency);
+        self.keys.iter().find(is_meant).map(|key| key.call_id)
+    }
+
+    pub(super) fn claim(&mut self, key: &CallKey) -> Option<Start> {
+        let call = self.find(key).filter(|call| call.state.waits())?;
         (call.state, call.starts) = (State::Running, call.starts + 1);
         Some(Start { number: call.starts, request: call.request.clone() })
     }
 
-    /// Ends a start; `false` if it does not run.
-    fn end(&mut self, key: &CallKey, start: u32, state: State) -> bool {
-        let running = self.find(key).filter(|call| call.state == State::Running && call.starts == start);
-        let runs = running.is_some();
-        running.into_iter().for_each(|call| call.state = state.clone());
+    /// Ends a start.
+    pub(super) fn end(&mut self, key: &CallKey, start: u32, state: State) -> Result<(), Error> {
+        let running = self.find(key).filter(|call| call.state.runs() && call.starts == start);
+        running.ok_or(Error::NotFound)?.state = state;
         self.keep_bounds();
-        runs
+        Ok(())
     }
 
-    /// Removes a call that is in such a state; `false` if it is not.
-    fn remove(&mut self, key: &CallKey, is_in_state: impl Fn(&State) -> bool) -> bool {
-        let count = self.calls.len();
-        self.calls.retain(|call| call.key != *key || !is_in_state(&call.state));
-        self.calls.len() < count
+    /// Removes a call that is in such a state.
+    pub(super) fn remove(&mut self, key: &CallKey, is_in_state: impl Fn(&State) -> bool) -> Result<(), Error> {
+        let is_meant = |call: &Call| call.key == *key && is_in_state(&call.state);
+        let at = self.calls.iter().position(is_meant).ok_or(Error::NotFound)?;
+        self.calls.remove(at);
+        Ok(())
+    }
+
+    /// The bytes that a result of the function may have so that no other has to go.
+    pub(super) fn bytes_left(&self, key: &CallKey) -> u64 {
+        let of_function = |call: &&Call| (&call.key.account, &call.key.function) == (&key.account, &key.function);
+        BOUNDS.function_bytes - self.calls.iter().filter(of_function).filter_map(Call::kept_bytes).sum::<u64>()
+    }
+
+    /// The calls that wait, by place.
+    pub(super) fn waiting(&self) -> Vec<Waiting> {
+        let waiting = self.calls.iter().filter(|call| call.state.waits()).map(|call| Waiting {
+            key: call.key.clone(),
+            place: call.place,
+            created: Timestamp(call.created),
+            bytes: call.request.bytes(),
+        });
+        waiting.collect()
+    }
+
+    /// What is kept is within its bounds, and no call has come back too often.
+    pub(super) fn check_bounds(&self) {
+        for account in ["a", "b"] {
+            let count = self.functions().iter().filter(|function| function.account.as_str() == account).count() as u64;
+            assert!(count <= QUOTA.functions, "{count} functions");
+        }
+        for function in 0..FUNCTIONS.len() {
+            let results: Vec<u64> = self.of(function).filter_map(Call::kept_bytes).collect();
+            assert!(results.len() as u64 <= BOUNDS.function_calls, "{results:?}");
+            assert!(results.iter().sum::<u64>() <= BOUNDS.function_bytes, "{results:?}");
+            let gone = self.of(function).filter(|call| matches!(call.state, State::Gone(_))).count() as u64;
+            assert!(gone <= BOUNDS.function_gone, "{gone} calls that are gone");
+            let keys = self.keys.iter().filter(|key| key.function == function).count() as u64;
+            assert!(keys <= BOUNDS.function_keys, "{keys} keys");
+        }
+        for call in &self.calls {
+            assert!(call.crashes <= call.starts, "{call:?}");
+            assert!(call.crashes < CRASHES_MAX || !(call.state.waits() || call.state.runs()), "{call:?}");
+        }
     }
 
     fn keep_bounds(&mut self) {
@@ -276,11 +310,11 @@ impl Model {
         let mut gone: Vec<_> = gone.collect();
         gone.sort_by_key(|(age, _)| *age);
         for (_, key) in gone.into_iter().skip(BOUNDS.function_gone as usize) {
-            self.remove(&key, |_| true);
+            self.remove(&key, |_| true).unwrap();
         }
     }
 
-    fn expire(&mut self) {
+    pub(super) fn expire(&mut self) {
         let now = self.now;
         for call in &mut self.calls {
             if matches!(call.state, State::Ended(at, _) if at <= before(now, BOUNDS.result_ttl)) {
@@ -293,8 +327,8 @@ impl Model {
     }
 
     /// The calls that have failed by this crash.
-    fn crash(&mut self) -> Vec<CallKey> {
-        let running = self.calls.iter_mut().filter(|call| call.state == State::Running);
+    pub(super) fn crash(&mut self) -> Vec<CallKey> {
+        let running = self.calls.iter_mut().filter(|call| call.state.runs());
         let crashed = running.map(|call| {
             call.crashes += 1;
             call.state = State::Pending;
@@ -304,206 +338,9 @@ impl Model {
         let mut failed = Vec::new();
         for (key, start, _) in last {
             self.find(&key).unwrap().state = State::Running;
-            assert!(self.end(&key, start, State::Ended(self.now, interrupted())));
+            self.end(&key, start, State::Ended(self.now, interrupted())).unwrap();
             failed.push(key);
         }
         failed
     }
-}
-
-/// A store and what it should know.
-struct Run<'a> {
-    disk: &'a dyn Disk,
-    /// `None` while it is opened again.
-    opened: Option<Arc<dyn Store>>,
-    model: Model,
-    /// All calls that ever were asked for.
-    asked: Vec<CallKey>,
-    last_place: Place,
-}
-
-impl<'a> Run<'a> {
-    async fn begin(disk: &'a dyn Disk) -> Self {
-        let store = disk.open();
-        for function in store.functions().await.unwrap() {
-            store.remove_function(&function.account, &function.name).await.unwrap();
-        }
-        let model = Model { now: 1_000, ..Model::default() };
-        for function in 0..FUNCTIONS.len() {
-            store.create_function(&model.function(function), AMPLE).await.unwrap();
-        }
-        Self { disk, opened: Some(store), model, asked: vec![key("f", 0)], last_place: Place(0) }
-    }
-
-    fn store(&self) -> &Arc<dyn Store> {
-        self.opened.as_ref().unwrap()
-    }
-
-    fn call(&self, pick: &Pick, fits: impl Fn(&State) -> bool) -> CallKey {
-        let fitting: Vec<_> = self.model.calls.iter().filter(|call| pick.fits && fits(&call.state)).collect();
-        match fitting.get(pick.nth % fitting.len().max(1)) {
-            Some(call) => call.key.clone(),
-            None => self.asked[pick.nth % self.asked.len()].clone(),
-        }
-    }
-
-    async fn take(&mut self, step: Step) {
-        match step {
-            Step::Enqueue { function, idempotency, bytes, of_an_earlier_function } => {
-                let earlier = i64::from(of_an_earlier_function);
-                self.enqueue(function, idempotency, bytes, earlier).await;
-            }
-            Step::Claim(calls) => {
-                let calls: Vec<_> = calls.iter().map(|call| self.call(call, State::waits)).collect();
-                let expected: Vec<_> = calls.iter().map(|call| self.model.claim(call)).collect();
-                assert_eq!(self.store().claim(calls).await.unwrap(), expected);
-            }
-            Step::GiveBack { call, older } => {
-                let (call, start) = self.start(&call, older);
-                let answer = self.store().give_back(&call, start).await;
-                same(answer, self.model.end(&call, start, State::Pending));
-            }
-            Step::Finish { call, older, verdict, bytes } => {
-                let (call, start) = self.start(&call, older);
-                let message = (verdict != Verdict::Finished).then(|| "why".to_owned());
-                let result = CallResult { verdict, message, ..output(bytes) };
-                let now = Timestamp(self.model.now);
-                let answer = self.store().finish(&call, start, result.clone(), now, &BOUNDS).await;
-                same(answer, self.model.end(&call, start, State::Ended(now.0, result)));
-            }
-            Step::DropPending(call) => {
-                let call = self.call(&call, State::waits);
-                let answer = self.store().drop_pending(&call).await;
-                same(answer, self.model.remove(&call, State::waits));
-            }
-            Step::DropResult(call) => {
-                let call = self.call(&call, State::has_result);
-                let answer = self.store().drop_result(&call).await;
-                same(answer, self.model.remove(&call, State::has_result));
-            }
-            Step::List { function, after, limit } => {
-                self.check_list(function, Some(self.call(&after, |_| true).call_id), limit).await;
-            }
-            Step::Wait(ms) => self.model.now += ms,
-            Step::Expire => {
-                while self.store().expire(Timestamp(self.model.now), &BOUNDS).await.unwrap() {}
-                self.model.expire();
-            }
-            Step::Replace(function) => self.replace(function).await,
-            Step::Reopen => self.reopen(),
-            Step::Crash => self.crash().await,
-        }
-    }
-
-    /// The last start of a call, or an older one.
-    fn start(&mut self, call: &Pick, older: u32) -> (CallKey, u32) {
-        let key = self.call(call, |state| *state == State::Running);
-        let last = self.model.find(&key).map_or(1, |call| call.starts);
-        (key, last.saturating_sub(older))
-    }
-
-    async fn enqueue(&mut self, function: usize, idempotency: Option<u8>, bytes: usize, earlier: i64) {
-        // Ids follow the order of acceptance nearly.
-        let call_id = call_id((self.asked.len() as u64 + 1) ^ 1);
-        let Function { account, name, created, .. } = self.model.function(function);
-        let key = CallKey { account, function: name, call_id };
-        let variables = vec![("NAME".into(), "value".to_owned())];
-        let request = CallRequest { body: vec![b'i'; bytes].into(), variables };
-        let call = NewCall {
-            key: key.clone(),
-            function_created: Timestamp(created.0 - earlier),
-            created: Timestamp(self.model.now),
-            idempotency: idempotency.map(|byte| IdempotencyKey([byte; 32])),
-            request: request.clone(),
-        };
-        self.asked.push(key.clone());
-        let answer = ask(self.store(), call, &BOUNDS).await;
-        if earlier > 0 {
-            assert!(is_not_found(answer));
-            return;
-        }
-        match (self.model.enqueue(function, idempotency, call_id), answer) {
-            (Some(Enqueued::Accepted), Ok((Enqueued::Accepted, Some(place)))) => {
-                assert!(place > self.last_place, "{place:?} after {:?}", self.last_place);
-                self.last_place = place;
-                let (created, state) = (self.model.now, State::Pending);
-                self.model.calls.push(Call { key, place, created, request, starts: 0, crashes: 0, state });
-            }
-            (Some(Enqueued::Before(expected)), Ok((Enqueued::Before(found), None))) if expected == found => {}
-            (None, Err(Error::KeysFull(limit))) if limit == BOUNDS.function_keys => {}
-            (expected, answer) => panic!("{expected:?}, and the store: {answer:?}"),
-        }
-    }
-
-    /// Removes a function, and makes another of its name.
-    async fn replace(&mut self, function: usize) {
-        let Function { account, name, .. } = self.model.function(function);
-        self.store().remove_function(&account, &name).await.unwrap();
-        self.model.calls.retain(|call| !is_of(&call.key, function));
-        self.model.keys.retain(|key| key.function != function);
-        self.model.created[function] += 1;
-        self.store().create_function(&self.model.function(function), AMPLE).await.unwrap();
-    }
-
-    fn reopen(&mut self) {
-        self.opened = None;
-        self.opened = Some(self.disk.open());
-    }
-
-    async fn crash(&mut self) {
-        self.reopen();
-        let mut expected = self.model.crash();
-        let (waiting, mut failed) =
-            self.store().recover(interrupted(), Timestamp(self.model.now), &BOUNDS).await.unwrap();
-        expected.sort_by_key(|call| call.call_id);
-        failed.sort_by_key(|call| call.call_id);
-        assert_eq!(failed, expected);
-        let pending = self.model.calls.iter().filter(|call| call.state == State::Pending);
-        let expected = pending.map(|call| Waiting {
-            key: call.key.clone(),
-            place: call.place,
-            created: Timestamp(call.created),
-            bytes: call.request.bytes(),
-        });
-        assert_eq!(waiting, expected.collect::<Vec<_>>());
-    }
-
-    async fn check_list(&self, function: usize, after: Option<CallId>, limit: u32) {
-        let Function { account, name, .. } = self.model.function(function);
-        let listed = self.store().list_calls(&account, &name, after, limit).await.unwrap();
-        assert_eq!(listed, self.model.list(function, after, limit), "{name} after {after:?}");
-    }
-
-    async fn check(&self) {
-        for function in 0..FUNCTIONS.len() {
-            let Function { account, name, .. } = self.model.function(function);
-            assert_eq!(self.store().tally(&account, &name).await.unwrap(), self.model.tally(function), "{name}");
-            self.check_list(function, None, u32::MAX).await;
-        }
-        for key in &self.asked {
-            let known = self.model.known(key);
-            let function = self.store().function_of_call(&key.account, key.call_id).await.unwrap();
-            assert_eq!(function.as_ref(), known.as_ref().map(|_| &key.function));
-            assert_eq!(self.store().call(key).await.unwrap(), known, "{key:?}");
-        }
-    }
-}
-
-/// Whether the store did it just as the model did.
-fn same(answer: Result<(), Error>, happened: bool) {
-    match answer {
-        Ok(()) => assert!(happened, "the store did what it should not have"),
-        Err(Error::NotFound) => assert!(!happened, "the store refused"),
-        Err(other) => panic!("{other}"),
-    }
-}
-
-pub(crate) async fn any_sequence_of_transitions_agrees_with_the_model(disk: &dyn Disk) {
-    for_all(vec(step(), 1..120), async |steps| {
-        let mut run = Run::begin(disk).await;
-        for step in steps {
-            run.take(step).await;
-            run.check().await;
-        }
-    });
 }
