@@ -86,7 +86,8 @@ impl Service {
             waiting.waits();
             journal = Some(waiting);
         };
-        let permit = self.0.permits.acquire(&function, bytes, self.0.settings.sync_wait, waits).await;
+        let too_long = async { tokio::time::sleep(self.0.settings.sync_wait).await };
+        let permit = self.0.permits.acquire(&function, bytes, too_long, waits).await;
         let permit = permit.map_err(|busy| {
             if let Some(mut journal) = journal.take() {
                 journal.ended(Some(busy.to_string()), None);

@@ -8,9 +8,13 @@ use super::open_calls::OpenCall;
 use super::scheduler::{Admission, Bounds, Lane, Load, Request, Scheduler, Ticket};
 use crate::domain::{AccountId, FunctionName};
 use crate::engine::{MemoryBudget, SetAside};
+// Its own tests play all ways in which threads can meet at the lock.
+#[cfg(test)]
+use shuttle::sync::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+#[cfg(not(test))]
+use std::sync::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot};
 
 /// Why there is no room for a request.
@@ -62,6 +66,14 @@ struct State {
     draining: bool,
 }
 
+impl State {
+    /// Nothing starts any more, and nobody is left waiting for that.
+    fn drain(&mut self) {
+        self.draining = true;
+        self.waiting.clear();
+    }
+}
+
 enum Waiter {
     Sync(oneshot::Sender<()>),
     Async(Arc<OpenCall>),
@@ -76,8 +88,8 @@ impl Permits {
         (Self(Arc::new(Shared { state, granted, budget })), grants)
     }
 
-    /// Waits until a synchronous call of `function` may run, at most `wait_max`; `on_wait` hears that it must. Dropped
-    /// while it waits, the call is forgotten.
+    /// Waits until a synchronous call of `function` may run, at most until `too_long` is ready, which is begun when it
+    /// must; `on_wait` hears of that. Dropped while it waits, the call is forgotten.
     ///
     /// # Errors
     /// Why there is no permit; the call has then left no trace.
@@ -85,7 +97,7 @@ impl Permits {
         &self,
         function: &Arc<Callable>,
         bytes: u64,
-        wait_max: Duration,
+        too_long: impl Future<Output = ()>,
         on_wait: impl FnOnce(),
     ) -> Result<Permit, Busy> {
         let (mut permit, granted) = {
@@ -110,21 +122,19 @@ impl Permits {
             }
         };
         on_wait();
-        let granted = tokio::time::timeout(wait_max, granted);
-        let granted = tokio::select! {
+        tokio::select! {
             // The removal of a function ends its running calls, and their slots go to those of it that wait.
             biased;
-            () = function.removed() => return Err(Busy::Removed),
-            granted = granted => granted,
-        };
-        match granted {
-            Ok(Ok(())) => {
+            () = function.removed() => Err(Busy::Removed),
+            granted = granted => {
+                if granted.is_err() {
+                    return Err(Busy::Draining);
+                }
                 permit.held = Held::Slot;
                 permit.waited = true;
                 Ok(permit)
             }
-            Ok(Err(_closed)) => Err(Busy::Draining),
-            Err(_elapsed) => Err(Busy::WaitedTooLong),
+            () = too_long => Err(Busy::WaitedTooLong),
         }
     }
 
@@ -207,9 +217,7 @@ impl Permits {
 
     /// Lets nothing start any more. Synchronous calls that wait are told so; asynchronous ones are on disk.
     pub(super) fn drain(&self) {
-        let mut state = self.lock();
-        state.draining = true;
-        state.waiting.clear();
+        self.lock().drain();
     }
 
     /// Whether the server is about to end.
@@ -250,7 +258,7 @@ impl Permits {
                     // In the order of their starts, hence under the lock.
                     if let Err(e) = self.0.granted.try_send(Granted { call, permit, aside }) {
                         // The workers are gone: the server ends.
-                        state.draining = true;
+                        state.drain();
                         untaken.push(e.into_inner());
                     }
                 }
@@ -342,3 +350,6 @@ impl Drop for Permit {
         self.permits.grant(state);
     }
 }
+
+#[cfg(test)]
+mod tests;
