@@ -266,7 +266,7 @@ struct Model {
     running: Vec<Call>,
     waiting: Vec<Call>,
     reserved: Vec<(usize, u64)>,
-    max: [u32; FUNCTIONS],
+    max: [[u32; FUNCTIONS]; ACCOUNTS],
     memory_free: u64,
     /// For each account with a call that may start, which others have started one meanwhile.
     passed_by: [Vec<usize>; ACCOUNTS],
@@ -284,7 +284,7 @@ impl Model {
             running: vec![],
             waiting: vec![],
             reserved: vec![],
-            max: [0, 1, 2],
+            max: [[0, 1, 2]; ACCOUNTS],
             memory_free: 0,
             passed_by: Default::default(),
             passed_over: [None; ACCOUNTS],
@@ -300,7 +300,7 @@ impl Model {
         let of_account = self.running.iter().filter(|call| call.a == a).count();
         let of_function = self.running.iter().filter(|call| (call.a, call.f) == (a, f)).count();
         of_account < self.bounds.account_running.get()
-            && (self.max[f] == 0 || of_function < self.max[f] as usize)
+            && (self.max[a][f] == 0 || of_function < self.max[a][f] as usize)
             && need <= self.memory_free
     }
 
@@ -308,6 +308,13 @@ impl Model {
     fn startable(&self, a: usize, lane: Lane) -> BTreeSet<Ticket> {
         let of_lane = self.waiting.iter().filter(|call| call.a == a && call.ticket.lane() == lane);
         of_lane.filter(|call| self.may_start(a, call.f, call.need)).map(|call| call.ticket).collect()
+    }
+
+    /// Whether a synchronous call would overtake one of its function, which it may where that waits for memory.
+    fn would_overtake(&self, a: usize, f: usize) -> bool {
+        self.waiting
+            .iter()
+            .any(|call| (call.a, call.f) == (a, f) && (call.need == 0 || call.ticket.lane() == Lane::Sync))
     }
 
     fn has_room(&self, a: usize, bytes: u64) -> bool {
@@ -338,7 +345,7 @@ impl Model {
             prop_assert!(none || !self.machine_has_slot(), "something may start");
             return Ok(false);
         };
-        prop_assert!(self.machine_has_slot());
+        prop_assert!(self.machine_has_slot(), "more run than may");
         let at = self.waiting.iter().position(|call| call.ticket == ticket);
         let Some(at) = at else { return Err(TestCaseError::fail("it does not wait")) };
         let call = self.waiting[at];
@@ -364,32 +371,72 @@ impl Model {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Request { a: usize, f: usize, bytes: u64 },
-    Reserve { a: usize, bytes: u64 },
+    /// `max` here and below: it brings another `MaxConcurrency`.
+    Request {
+        a: usize,
+        f: usize,
+        bytes: u64,
+        max: Option<u32>,
+    },
+    Reserve {
+        a: usize,
+        bytes: u64,
+    },
     Unreserve(Index),
-    Enqueue { reserved: Index, f: usize },
-    Restore { a: usize, f: usize, bytes: u64 },
+    Enqueue {
+        reserved: Index,
+        f: usize,
+        max: Option<u32>,
+    },
+    Restore {
+        a: usize,
+        f: usize,
+        bytes: u64,
+        max: Option<u32>,
+    },
     Release(Index),
-    PutBack { call: Index, memory: Option<u64> },
+    /// Of a call that does not run, if none of its function and lane does.
+    ReleaseNone {
+        a: usize,
+        f: usize,
+        lane: Lane,
+    },
+    PutBack {
+        call: Index,
+        memory: Option<u64>,
+    },
     Cancel(Index),
-    SetMax { f: usize, max: u32 },
-    TakeWaiting { a: usize, f: usize },
+    /// Of a call that does not wait any more.
+    CancelStarted(Index),
+    SetMax {
+        a: usize,
+        f: usize,
+        max: u32,
+    },
+    TakeWaiting {
+        a: usize,
+        f: usize,
+    },
     Memory(u64),
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let index = any::<Index>;
-    let call = || (0..ACCOUNTS, 0..FUNCTIONS, 0..300u64);
+    let max = || prop_oneof![12 => Just(None), 1 => (0..4u32).prop_map(Some)];
+    let call = || (0..ACCOUNTS, 0..FUNCTIONS, 0..300u64, max());
+    let lane = || prop_oneof![Just(Lane::Sync), Just(Lane::Async)];
     prop_oneof![
-        6 => call().prop_map(|(a, f, bytes)| Op::Request { a, f, bytes }),
+        6 => call().prop_map(|(a, f, bytes, max)| Op::Request { a, f, bytes, max }),
         6 => (0..ACCOUNTS, 0..300u64).prop_map(|(a, bytes)| Op::Reserve { a, bytes }),
         1 => index().prop_map(Op::Unreserve),
-        6 => (index(), 0..FUNCTIONS).prop_map(|(reserved, f)| Op::Enqueue { reserved, f }),
-        1 => call().prop_map(|(a, f, bytes)| Op::Restore { a, f, bytes }),
+        6 => (index(), 0..FUNCTIONS, max()).prop_map(|(reserved, f, max)| Op::Enqueue { reserved, f, max }),
+        1 => call().prop_map(|(a, f, bytes, max)| Op::Restore { a, f, bytes, max }),
         8 => index().prop_map(Op::Release),
+        1 => (0..ACCOUNTS, 0..FUNCTIONS, lane()).prop_map(|(a, f, lane)| Op::ReleaseNone { a, f, lane }),
         4 => (index(), prop::option::of(0..50u64)).prop_map(|(call, memory)| Op::PutBack { call, memory }),
         2 => index().prop_map(Op::Cancel),
-        1 => (0..FUNCTIONS, 0..3u32).prop_map(|(f, max)| Op::SetMax { f, max }),
+        1 => index().prop_map(Op::CancelStarted),
+        2 => (0..ACCOUNTS, 0..FUNCTIONS, 0..4u32).prop_map(|(a, f, max)| Op::SetMax { a, f, max }),
         1 => (0..ACCOUNTS, 0..FUNCTIONS).prop_map(|(a, f)| Op::TakeWaiting { a, f }),
         3 => (0..60u64).prop_map(Op::Memory),
     ]
@@ -419,10 +466,23 @@ impl Both {
         call
     }
 
-    fn request(&mut self, a: usize, f: usize, bytes: u64) -> Result<(), TestCaseError> {
-        let may_start = self.model.machine_has_slot() && self.model.may_start(a, f, 0);
+    fn set_max(&mut self, a: usize, f: usize, max: u32) {
+        self.model.max[a][f] = max;
+        self.scheduler.set_max_concurrency(&account(a), &function(f), NonZeroU32::new(max));
+    }
+
+    /// What a call says of its function's `MaxConcurrency`, which counts from now on.
+    fn max(&mut self, a: usize, f: usize, brought: Option<u32>) -> u32 {
+        let max = &mut self.model.max[a][f];
+        *max = brought.unwrap_or(*max);
+        *max
+    }
+
+    fn request(&mut self, a: usize, f: usize, bytes: u64, max: u32) -> Result<(), TestCaseError> {
+        let may_start =
+            self.model.machine_has_slot() && self.model.may_start(a, f, 0) && !self.model.would_overtake(a, f);
         let has_room = self.model.has_room(a, bytes);
-        match request(&mut self.scheduler, a, f, self.model.max[f], bytes) {
+        match request(&mut self.scheduler, a, f, max, bytes) {
             Admission::Runs => {
                 prop_assert!(may_start);
                 let ticket = Ticket::Sync(u64::MAX);
@@ -435,15 +495,21 @@ impl Both {
                 );
                 self.model.waiting.push(Call { a, f, ticket, bytes, need: 0 });
             }
-            Admission::Refused => prop_assert!(!may_start && !has_room),
+            Admission::Refused => {
+                prop_assert!(!may_start && !has_room);
+                // What it brought may be lost with it.
+                self.set_max(a, f, max);
+            }
         }
         Ok(())
     }
 
     fn apply(&mut self, op: Op) -> Result<(), TestCaseError> {
-        let max = self.model.max;
         match op {
-            Op::Request { a, f, bytes } => self.request(a, f, bytes)?,
+            Op::Request { a, f, bytes, max } => {
+                let max = self.max(a, f, max);
+                self.request(a, f, bytes, max)?;
+            }
             Op::Reserve { a, bytes } => {
                 let has_room = self.model.has_room(a, bytes);
                 prop_assert_eq!(self.scheduler.reserve(&account(a), bytes), has_room);
@@ -453,15 +519,15 @@ impl Both {
                 let (a, bytes) = self.model.reserved.remove(index.index(self.model.reserved.len()));
                 self.scheduler.unreserve(&account(a), bytes);
             }
-            Op::Enqueue { reserved, f } if !self.model.reserved.is_empty() => {
+            Op::Enqueue { reserved, f, max } if !self.model.reserved.is_empty() => {
                 let (a, bytes) = self.model.reserved.remove(reserved.index(self.model.reserved.len()));
-                let place = self.place();
-                with_request(a, f, max[f], bytes, |request| self.scheduler.enqueue(request, place));
+                let (place, max) = (self.place(), self.max(a, f, max));
+                with_request(a, f, max, bytes, |request| self.scheduler.enqueue(request, place));
                 self.wait(a, f, place, bytes, 0);
             }
-            Op::Restore { a, f, bytes } => {
-                let place = self.place();
-                with_request(a, f, max[f], bytes, |request| self.scheduler.restore(request, place));
+            Op::Restore { a, f, bytes, max } => {
+                let (place, max) = (self.place(), self.max(a, f, max));
+                with_request(a, f, max, bytes, |request| self.scheduler.restore(request, place));
                 self.wait(a, f, place, bytes, 0);
             }
             Op::Release(index) if !self.model.running.is_empty() => {
@@ -471,7 +537,7 @@ impl Both {
                 let Call { a, f, ticket, bytes, .. } = self.release(call.index(self.model.running.len()));
                 if let Ticket::Async(place) = ticket {
                     let back = |request: Request<'_>| self.scheduler.put_back(request, place, memory);
-                    with_request(a, f, max[f], bytes, back);
+                    with_request(a, f, self.model.max[a][f], bytes, back);
                     self.wait(a, f, place, bytes, memory.unwrap_or(0));
                 }
             }
@@ -481,11 +547,17 @@ impl Both {
                 prop_assert!(self.scheduler.cancel(&account, &function, call.ticket));
                 prop_assert!(!self.scheduler.cancel(&account, &function, call.ticket));
             }
-            Op::SetMax { f, max } => {
-                self.model.max[f] = max;
-                let max = NonZeroU32::new(max);
-                (0..ACCOUNTS).for_each(|a| self.scheduler.set_max_concurrency(&account(a), &function(f), max));
+            Op::ReleaseNone { a, f, lane } => {
+                let runs = |call: &Call| (call.a, call.f, call.ticket.lane()) == (a, f, lane);
+                if !self.model.running.iter().any(runs) {
+                    self.scheduler.release(&account(a), &function(f), lane);
+                }
             }
+            Op::CancelStarted(index) if !self.model.running.is_empty() => {
+                let Call { a, f, ticket, .. } = self.model.running[index.index(self.model.running.len())];
+                prop_assert!(!self.scheduler.cancel(&account(a), &function(f), ticket));
+            }
+            Op::SetMax { a, f, max } => self.set_max(a, f, max),
             Op::TakeWaiting { a, f } => {
                 let taken = |call: &Call| (call.a, call.f, call.ticket.lane()) == (a, f, Lane::Async);
                 let expected: BTreeSet<_> =
@@ -495,7 +567,9 @@ impl Both {
                 prop_assert!(places.iter().map(|place| Ticket::Async(*place)).eq(expected));
             }
             Op::Memory(free) => self.model.memory_free = free,
-            Op::Unreserve(_) | Op::Enqueue { .. } | Op::Release(_) | Op::PutBack { .. } | Op::Cancel(_) => {}
+            // Of nothing.
+            Op::Unreserve(_) | Op::Enqueue { .. } | Op::Release(_) | Op::PutBack { .. } => {}
+            Op::Cancel(_) | Op::CancelStarted(_) => {}
         }
         Ok(())
     }
@@ -543,8 +617,11 @@ impl Both {
 
 proptest! {
     #[test]
-    fn it_keeps_the_rules(ops in prop::collection::vec(op(), 1..120)) {
-        let bounds = bounds(4, 2, 5);
+    fn it_keeps_the_rules(
+        (running, account_running, account_pending) in (1..6usize, 1..4usize, 0..7usize),
+        ops in prop::collection::vec(op(), 1..120),
+    ) {
+        let bounds = bounds(running, account_running, account_pending);
         let mut both = Both { scheduler: Scheduler::new(bounds), model: Model::new(bounds), places: 0 };
         for op in ops {
             both.apply(op)?;
