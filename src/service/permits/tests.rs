@@ -70,6 +70,8 @@ struct Stage {
     next_place: AtomicU64,
     /// The asynchronous calls that were accepted and have not ended, by place.
     open: std::sync::Mutex<BTreeSet<u64>>,
+    /// Those of them that were short of memory.
+    short: std::sync::Mutex<BTreeSet<u64>>,
     /// The functions that are on disk. Accepting and removing come one after the other there.
     on_disk: shuttle::sync::Mutex<BTreeSet<usize>>,
 }
@@ -95,6 +97,7 @@ impl Stage {
             open_calls: OpenCalls::default(),
             next_place: AtomicU64::new(1),
             open: std::sync::Mutex::default(),
+            short: std::sync::Mutex::default(),
             on_disk: shuttle::sync::Mutex::new((0..FUNCTIONS.len()).collect()),
         };
         (stage, grants)
@@ -187,6 +190,9 @@ impl Stage {
         for call in self.permits.withdraw_all(&callable.account, &callable.name) {
             self.end(&call);
         }
+        let state = self.permits.lock();
+        let is_of = |waiter: &Waiter| matches!(waiter, Waiter::Async(call) if call.is_of(callable));
+        assert!(!state.waiting.values().any(is_of), "a call of it waits");
     }
 
     fn set_max_concurrency(&self, function: usize, max: u32) {
@@ -198,17 +204,16 @@ impl Stage {
 
     /// Runs a call that was granted. The first start of every fourth ends for want of memory.
     fn run_granted(&self, granted: Granted) {
-        let is_of = |function: &Arc<Callable>| granted.call.is_of(function);
-        let function = self.functions.iter().position(is_of).unwrap();
-        self.run(function);
         let call = Arc::clone(&granted.call);
-        let is_short = call.waiting.place.0.is_multiple_of(4) && granted.aside.is_none();
-        let charged = self.budget.charged();
-        assert!(granted.aside.is_none() || charged == BUDGET_BYTES, "{charged} bytes are kept for it");
-        if is_short {
+        let function = self.functions.iter().position(|function| call.is_of(function)).unwrap();
+        self.run(function);
+        let place = call.waiting.place.0;
+        if place.is_multiple_of(4) && self.short.lock().unwrap().insert(place) {
             drop(granted);
             self.permits.put_back(call, &self.functions[function], Some(BUDGET_BYTES));
         } else {
+            let kept = if place.is_multiple_of(4) { BUDGET_BYTES } else { 0 };
+            assert_eq!(granted.aside.as_ref().map_or(0, |_| self.budget.charged()), kept);
             self.end(&call);
             drop(granted);
         }
@@ -234,11 +239,16 @@ impl Stage {
         }
     }
 
-    /// All actors act at the same time. Then nothing runs, nor waits.
+    /// All actors act at the same time. Then nothing runs, nor waits, nor keeps a place.
     fn play(self, grants: mpsc::Receiver<Granted>, actors: &[fn(&Self)]) {
         self.play_until_idle(grants, actors);
         assert_eq!(self.permits.load(), Load { running: 0, pending: 0 });
         assert!(self.open.lock().unwrap().is_empty(), "calls that have not ended");
+        for callable in [&self.functions[FREE], &self.functions[THEIRS]] {
+            let bytes = self.bounds.account_pending_bytes / self.bounds.account_pending as u64;
+            let all = (0..self.bounds.account_pending).map(|_| self.permits.reserve(callable, bytes));
+            assert!(all.collect::<Vec<_>>().iter().all(Result::is_ok), "a place that nobody has");
+        }
     }
 
     /// As [`Self::play`], but asynchronous calls may be left waiting.
@@ -350,6 +360,17 @@ fn a_removed_function_leaves_nobody_waiting() {
     explore(|| {
         let (stage, grants) = Stage::new(1, 1, 9);
         stage.play(grants, &[call, accept, accept, |s| s.remove(ONE), |s| s.call_and_wait(FREE)]);
+    });
+    explore(|| {
+        let (stage, _grants) = Stage::new(1, 1, 9);
+        let first = block_on(stage.permits.acquire(&stage.functions[ONE], 0, std::future::pending(), || ()));
+        // They are told at once, not when they would have had their turn.
+        thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(stage.call_sync(ONE, std::future::pending()), Err(Busy::Removed)));
+            scope.spawn(|| stage.remove(ONE));
+        });
+        drop(first);
+        assert_eq!(stage.permits.load(), Load::default());
     });
 }
 

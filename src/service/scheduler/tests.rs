@@ -422,7 +422,7 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let index = any::<Index>;
-    let max = || prop_oneof![12 => Just(None), 1 => (0..4u32).prop_map(Some)];
+    let max = || prop_oneof![4 => Just(None), 1 => (0..4u32).prop_map(Some)];
     let call = || (0..ACCOUNTS, 0..FUNCTIONS, 0..300u64, max());
     let lane = || prop_oneof![Just(Lane::Sync), Just(Lane::Async)];
     prop_oneof![
