@@ -278,9 +278,8 @@ impl Data {
         old.into_iter().for_each(|place| self.go(place, now));
         self.calls.retain(|_, call| call.gone_since().is_none_or(|at| at > now.before(keep.gone_ttl)));
         self.keys.retain(|_, (_, at)| *at > now.before(keep.key_ttl));
-        let everything = Retention { function_bytes: u64::MAX, function_calls: u64::MAX, ..*keep };
         for owner in self.functions.keys().cloned().collect::<Vec<_>>() {
-            self.rotate(&owner, now, &everything);
+            self.rotate(&owner, now, keep);
         }
     }
 
