@@ -16,7 +16,7 @@ mod sqlite;
 
 pub use audit::{Findings, StoreAudit};
 pub use log::{FunctionLog, LOG_BYTES_MAX, LogReader, Logs, Selection, audit_logs};
-pub use sqlite::{SCHEMA_VERSION, SqliteStore};
+pub use sqlite::{Contents, SCHEMA_VERSION, SqliteStore};
 
 use crate::domain::{
     AccountId, CallId, CallKey, CallRequest, CallResult, CallState, Digest, Function, FunctionName, IdempotencyKey,

@@ -12,12 +12,14 @@ mod open;
 mod record;
 mod results;
 mod seal;
+mod snapshot;
 mod tallies;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use open::SCHEMA_VERSION;
+pub use snapshot::Contents;
 
 use super::{Answer, Displaced, Enqueued, Error, ImageKey, KnownCall, NewCall, OnAccepted, Retention, Start, Store};
 use crate::domain::{

@@ -77,7 +77,7 @@ fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
     one(connection, "SELECT count(*) = 0 FROM sqlite_schema")
 }
 
-fn check(connection: &Connection, shown: &str) -> Result<(), Error> {
+pub(super) fn check(connection: &Connection, shown: &str) -> Result<(), Error> {
     let found: String = one(connection, "PRAGMA integrity_check(1)").map_err(|e| failure(shown, &e))?;
     if found == "ok" { Ok(()) } else { Err(Error::Corrupt(format!("{shown}: {found}"))) }
 }
