@@ -8,7 +8,7 @@ use std::path::Path;
 /// The seal at the end of an artifact, in bytes.
 const SEAL_BYTES: usize = blake3::OUT_LEN;
 
-/// The key that artifacts are sealed with. It never leaves the data directory.
+/// The key that artifacts are sealed with. It leaves the data directory only in a backup `--with-keys`.
 pub(super) struct ArtifactKey([u8; 32]);
 
 impl std::fmt::Debug for ArtifactKey {

@@ -13,9 +13,11 @@
 
 mod artifact;
 mod audit;
+mod transfer;
 mod upload;
 
 pub use audit::ModulesAudit;
+pub use transfer::{keys, module_file, open_module};
 pub use upload::Upload;
 
 use crate::domain::Digest;
