@@ -23,7 +23,7 @@
 //! | [`service`] | the verbs; the scheduler, the programs, the runner, the worker |
 //! | [`api`] | HTTP and JSON: routes, who may, bodies, shapes, the one table of statuses |
 //! | [`config`] | settings: as they were typed, and checked |
-//! | [`cli`] | `serve`, which puts the rooms together, and its clients |
+//! | [`cli`] | `serve`, which puts the rooms together, its clients, and what works without it |
 //!
 //! # A synchronous call
 //!

@@ -1,13 +1,16 @@
-//! The command line: `serve` is the server, everything else is a client of it (`docs/api.md` section 8).
+//! The command line: `serve` is the server, everything else is a client of it or works without one (`docs/api.md`
+//! section 8).
 //!
 //! Data goes to stdout, everything else to stderr.
 
 mod address;
 mod audit;
+mod backup;
 mod call;
 mod cancel;
 mod client;
 mod create;
+mod data;
 mod get;
 mod host;
 mod images;
@@ -16,6 +19,7 @@ mod load;
 mod logs;
 mod ls;
 mod output;
+mod restore;
 mod rm;
 mod serve;
 mod status;
@@ -52,6 +56,10 @@ enum Verb {
     Nested(FuncVerb),
     /// Check that a data directory keeps what was promised
     Audit(audit::Audit),
+    /// Put all that a server must know into one file
+    Backup(backup::Backup),
+    /// Make a data directory of a backup
+    Restore(restore::Restore),
     /// Show the versions of this program and of the server
     Version(Remote<version::Version>),
 }
@@ -127,6 +135,8 @@ impl Verb {
             Self::Images(Remote { server, verb }) => verb.run(&server.client()).await,
             Self::Func(verb) | Self::Nested(verb) => verb.run().await,
             Self::Audit(audit) => audit.run(),
+            Self::Backup(backup) => backup.run(),
+            Self::Restore(restore) => restore.run(),
             Self::Version(Remote { server, verb }) => verb.run(&server.client()).await,
         }
     }

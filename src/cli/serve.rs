@@ -1,18 +1,16 @@
 //! `serve`: puts the rooms together, and takes them apart again.
 
+use super::data::{DataLock, read_settings};
 use super::{host, output};
 use crate::api::{Api, Face, Faces, Listener, Server};
 use crate::config::{Config, Host, LogFormat, RawConfig};
 use crate::engine::{self, Engine};
 use crate::image::ImageFiles;
-use crate::service::{self, Keeping, Service};
+use crate::service::{self, Keeping, Service, backup};
 use crate::store::{LOG_BYTES_MAX, Logs, SqliteStore};
 use anyhow::{Context as _, anyhow, bail};
-use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, File};
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +45,7 @@ impl Serve {
         let mut signals = Signals::listen()?;
         let listeners = bind(&config)?;
         let _lock = DataLock::take(&config.data)?;
+        backup::finish_broken_off(&config.data)?;
         let service = start_service(&config).await?;
 
         let addresses = Addresses::of(&config, &listeners)?;
@@ -74,12 +73,6 @@ impl Serve {
 /// What was promised is on disk or was never said; whoever starts the server again finds out.
 fn untrusted(reason: &str) -> anyhow::Error {
     anyhow!("stopped: what is stored cannot be trusted any more: {reason}")
-}
-
-fn read_settings(file: &Path) -> anyhow::Result<RawConfig> {
-    let shown = file.display();
-    let text = fs::read_to_string(file).with_context(|| format!("{shown}"))?;
-    RawConfig::from_toml(&text).map_err(|e| anyhow!("{shown}: {e}"))
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
@@ -173,36 +166,6 @@ impl Signals {
             _ = interrupt.recv() => *interrupted,
             _ = terminate.recv() => *terminated,
         }
-    }
-}
-
-/// The data directory is this process's alone while this is held.
-struct DataLock {
-    _file: File,
-}
-
-impl DataLock {
-    fn take(data: &Path) -> anyhow::Result<Self> {
-        let shown = data.display();
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(data).with_context(|| format!("--data {shown}"))?;
-        let path = data.join("lock");
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .with_context(|| format!("{}", path.display()))?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut holder = String::new();
-            // It says only whom to look for.
-            let _ = file.read_to_string(&mut holder);
-            bail!("--data {shown}: another server uses it: process {}", holder.trim());
-        }
-        let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        written.with_context(|| format!("{}", path.display()))?;
-        Ok(Self { _file: file })
     }
 }
 

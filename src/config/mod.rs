@@ -261,7 +261,7 @@ impl Config {
             func_listen: raw.func_listen,
             metrics_listen: raw.metrics_listen,
             public_url: raw.public_url.map(checked_url).transpose()?,
-            data: raw.data.or(host.data).ok_or_else(|| invalid("data", "is needed: there is no home directory"))?,
+            data: data_dir(raw.data, host.data)?,
             bounds: Bounds {
                 running: as_size(running),
                 account_running: as_size(account_running),
@@ -293,6 +293,14 @@ impl Config {
             log_format: raw.log_format.unwrap_or_default(),
         })
     }
+}
+
+/// The data directory: the one that was named, else that of the user.
+///
+/// # Errors
+/// When there is neither.
+pub fn data_dir(named: Option<PathBuf>, of_user: Option<PathBuf>) -> Result<PathBuf, Invalid> {
+    named.or(of_user).ok_or_else(|| invalid("data", "is needed: there is no home directory"))
 }
 
 /// Files that are kept for everything but connections: the store, modules and artifacts, and logs that are written and

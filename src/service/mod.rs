@@ -4,6 +4,7 @@
 //! share is here.
 
 pub mod audit;
+pub mod backup;
 pub mod calls;
 mod compiler;
 mod directory;

@@ -1,5 +1,6 @@
 //! What every test needs: a server, a client that sees every byte, and small guests.
 
+pub mod alone;
 pub mod calls;
 pub mod fields;
 pub mod guests;

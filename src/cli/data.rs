@@ -1,0 +1,66 @@
+//! The data directory: where it is, and whose.
+
+use super::host;
+use crate::config::{RawConfig, data_dir};
+use anyhow::{Context as _, anyhow, bail};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Which data directory a verb is about that works without a server: found as `serve` finds it.
+#[derive(clap::Args)]
+pub(super) struct Data {
+    /// The data directory [default: the XDG data directory, ~/.local/share/hyperfunc]
+    #[arg(long, env = "HYPERFUNC_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The settings file of the server, which may name it
+    #[arg(long, env = "HYPERFUNC_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Data {
+    /// The directory, whether it is there or not.
+    pub(super) fn find(&self) -> anyhow::Result<PathBuf> {
+        let file = self.config.as_deref().map(read_settings).transpose()?.unwrap_or_default();
+        Ok(data_dir(self.data.clone().or(file.data), host::data_dir())?)
+    }
+}
+
+pub(super) fn read_settings(file: &Path) -> anyhow::Result<RawConfig> {
+    let shown = file.display();
+    let text = fs::read_to_string(file).with_context(|| format!("{shown}"))?;
+    RawConfig::from_toml(&text).map_err(|e| anyhow!("{shown}: {e}"))
+}
+
+/// The data directory is this process's alone while this is held.
+pub(super) struct DataLock {
+    _file: File,
+}
+
+impl DataLock {
+    /// Takes it, and makes the directory if there is none.
+    pub(super) fn take(data: &Path) -> anyhow::Result<Self> {
+        let shown = data.display();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(data).with_context(|| format!("--data {shown}"))?;
+        let path = data.join("lock");
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("{}", path.display()))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            // It says only whom to look for.
+            let _ = file.read_to_string(&mut holder);
+            bail!("--data {shown}: another server uses it: process {}", holder.trim());
+        }
+        let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        written.with_context(|| format!("{}", path.display()))?;
+        Ok(Self { _file: file })
+    }
+}
