@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use tempfile::TempDir;
@@ -306,19 +306,46 @@ fn a_file_that_is_there_is_kept() {
 fn one_that_was_broken_off_makes_way_and_one_that_is_at_work_does_not() {
     let (server, dir) = with_one();
     let file = dir.path().join("b");
-    for left in ["b.partial", "b.partial.db"] {
+    let left = ["b.partial", "b.partial.db", "b.partial.db-journal"];
+    for left in left {
         fs::write(dir.path().join(left), "left by one that was killed".repeat(100_000)).unwrap();
     }
     let at_work = File::open(dir.path().join("b.partial")).unwrap();
     flock(&at_work, FlockOperation::NonBlockingLockExclusive).unwrap();
     let (status, said) = failed(run_on(&server.data, &["backup", text(&file)]));
     assert!(status == 1 && said.contains("another backup is being written to it"), "{said}");
-    assert_eq!(names(dir.path()), ["b.partial", "b.partial.db"]);
+    assert_eq!(names(dir.path()), left);
     drop(at_work);
     back_up(&server.data, &file);
     assert_eq!(names(dir.path()), ["b"]);
     assert_eq!(fs::metadata(&file).unwrap().len() % 512, 0);
     restored(&file, &dir.path().join("data"), &[]);
+}
+
+#[test]
+fn without_room_there_is_no_file() {
+    let (server, dir) = with_one();
+    let cat = server.function("cat", &guests::cat(), json!({}));
+    let call = server.accept(&cat, vec![b'x'; 200_000]);
+    server.ended_call(&call).expect(200);
+    let with_room = |kilobytes: u32| {
+        // No file may be larger, which to a program is much as if there were no room.
+        let limit = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", kilobytes * 2);
+        let backup = on(&server.data, &["backup", text(&dir.path().join("b"))]);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &limit, "sh"]).arg(backup.get_program()).args(backup.get_args());
+        ended(limited.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    };
+    let database = fs::metadata(server.data.join("hyperfunc.db")).unwrap().len().max(200_000) >> 10;
+    let database = u32::try_from(database).unwrap();
+    // For a little of the copy, most of it, all of it, and most of the backup.
+    for kilobytes in [4, 32, database / 2, database + 4] {
+        let (status, said) = failed(with_room(kilobytes));
+        assert!(status == 1 && said.lines().count() == 1, "{kilobytes} KB: {said}");
+        assert_eq!(names(dir.path()), Vec::<String>::new(), "{kilobytes} KB");
+    }
+    printed(with_room(100_000));
+    assert_eq!(names(dir.path()), ["b"]);
 }
 
 #[test]

@@ -140,33 +140,40 @@ fn moment(data: &Path, database: &Path, scratch: &Path) -> Result<(Contents, Fil
 
 /// A copy of the store, open and without a name.
 fn snapshot(database: &Path, scratch: &Path) -> Result<(Contents, File), Error> {
-    let copying = Scratch::create(scratch)?;
+    let _copying = Scratch::create(scratch)?;
     let contents = SqliteStore::snapshot(database, scratch).map_err(|e| match e {
         store::Error::DiskFull => Error::NoRoom,
         other => Error::Store(other),
     })?;
-    let copied = File::open(copying.0).map_err(Error::io(scratch))?;
+    let copied = File::open(scratch).map_err(Error::io(scratch))?;
     Ok((contents, copied))
 }
 
-/// A file that is gone when this is dropped.
-struct Scratch<'a>(&'a Path);
+/// A file that is gone when this is dropped, and its journal, which SQLite leaves where the disk is full.
+struct Scratch([PathBuf; 2]);
 
-impl<'a> Scratch<'a> {
+impl Scratch {
     /// Makes the file, empty and in the place of one that was left there. It holds what a backup holds.
-    fn create(path: &'a Path) -> Result<Self, Error> {
-        match fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::written(path)(e)),
-            Ok(()) | Err(_) => {}
+    fn create(path: &Path) -> Result<Self, Error> {
+        let mut journal = path.as_os_str().to_owned();
+        journal.push("-journal");
+        let paths = [path.to_owned(), journal.into()];
+        for path in &paths {
+            match fs::remove_file(path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::written(path)(e)),
+                Ok(()) | Err(_) => {}
+            }
         }
         File::options().write(true).create_new(true).mode(0o600).open(path).map_err(Error::written(path))?;
-        Ok(Self(path))
+        Ok(Self(paths))
     }
 }
 
-impl Drop for Scratch<'_> {
+impl Drop for Scratch {
     fn drop(&mut self) {
-        // The next backup to the same file removes what is left.
-        let _ = fs::remove_file(self.0);
+        for path in &self.0 {
+            // The next backup to the same file removes what is left.
+            let _ = fs::remove_file(path);
+        }
     }
 }
