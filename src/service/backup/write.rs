@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// How often the store is copied anew because a module was removed before it could be opened.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 20;
 
 /// A backup that is ready to be written: whatever a server does to its data directory, it stays as it is.
 pub struct Backup {
