@@ -40,10 +40,12 @@ pub fn keys(data: &Path) -> Result<Vec<(String, Vec<u8>)>, Error> {
         let mut key = Vec::new();
         // A link would lead out of the directory.
         let is_file = entry.file_type().map_err(Error::io(&path))?.is_file();
-        let name = entry.file_name().into_string().ok().filter(|_| is_file);
+        if is_file {
+            let file = File::open(&path).map_err(Error::io(&path))?;
+            file.take(KEY_BYTES_MAX + 1).read_to_end(&mut key).map_err(Error::io(&path))?;
+        }
+        let name = entry.file_name().into_string().ok().filter(|_| is_file && key.len() as u64 <= KEY_BYTES_MAX);
         let name = name.ok_or_else(|| Error::io(&path)(io::Error::other("is no key")))?;
-        let file = File::open(&path).map_err(Error::io(&path))?;
-        file.take(KEY_BYTES_MAX).read_to_end(&mut key).map_err(Error::io(&path))?;
         keys.push((name, key));
     }
     keys.sort();

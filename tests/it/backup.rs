@@ -153,6 +153,17 @@ fn keys_are_in_it_only_if_they_are_asked_for() {
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&with), 0o600);
 
+    // What is none stays where it is, and is named.
+    let foreign = server.data.join("keys/foreign");
+    for make in
+        [|path: &Path| fs::write(path, [0; 65 << 10]), |path: &Path| std::os::unix::fs::symlink("/etc/passwd", path)]
+    {
+        make(&foreign).unwrap();
+        let (_, said) = failed(run_on(&server.data, &["backup", "--with-keys", text(&dir.path().join("none"))]));
+        assert!(said.contains("keys/foreign: is no key"), "{said}");
+        fs::remove_file(&foreign).unwrap();
+    }
+
     let [without, with] = [(without, "a"), (with, "b")].map(|(file, data)| {
         let server = restored(&file, &dir.path().join(data), &[]);
         let function = server.get("/funcs/f").json();
