@@ -1,22 +1,19 @@
 //! `audit`: whether a data directory keeps what was promised, whether its server runs or not.
 
-use super::{FAILED, host, output};
-use crate::config::{Bytes, Config, Host, RawConfig};
+use super::data::Data;
+use super::{FAILED, output};
+use crate::config::{Bytes, RawConfig};
 use crate::service::audit::{self, Audit as Found};
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::json;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 
 #[derive(clap::Args)]
 pub(super) struct Audit {
-    /// The data directory [default: the XDG data directory, ~/.local/share/hyperfunc]
-    #[arg(long, env = "HYPERFUNC_DATA", value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// The settings file of the server
-    #[arg(long, env = "HYPERFUNC_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    data: Data,
     /// What the ended calls of one function may keep together, as the server has it [default: 50MB]
     #[arg(long, env = "HYPERFUNC_OUTPUT_CACHE", value_name = "BYTES")]
     output_cache: Option<Bytes>,
@@ -28,10 +25,8 @@ pub(super) struct Audit {
 impl Audit {
     /// Exits with 1 when something is wrong, and says what on stdout: one line each.
     pub(super) fn run(self) -> anyhow::Result<u8> {
-        let file = self.config.as_deref().map(read_settings).transpose()?.unwrap_or_default();
-        let settings = RawConfig { data: self.data, output_cache: self.output_cache, ..RawConfig::default() };
-        let this_host = Host { memory_bytes: host::memory_available(), data: host::data_dir() };
-        let config = Config::new(settings.or(file), this_host)?;
+        let flags = RawConfig { output_cache: self.output_cache, ..RawConfig::default() };
+        let config = self.data.settings(flags)?;
         let is_running = is_running(&config.data)?;
         let found = audit::audit(&config.data, &config.retention, is_running)?;
         if self.json {
@@ -41,12 +36,6 @@ impl Audit {
         }
         Ok(if found.store.findings.count() > 0 { FAILED } else { 0 })
     }
-}
-
-fn read_settings(file: &Path) -> anyhow::Result<RawConfig> {
-    let shown = file.display();
-    let text = fs::read_to_string(file).with_context(|| format!("{shown}"))?;
-    RawConfig::from_toml(&text).map_err(|e| anyhow!("{shown}: {e}"))
 }
 
 /// Whether a server has the directory now.

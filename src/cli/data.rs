@@ -1,7 +1,7 @@
 //! The data directory: where it is, and whose.
 
 use super::host;
-use crate::config::{RawConfig, data_dir};
+use crate::config::{Config, Host, RawConfig, data_dir};
 use anyhow::{Context as _, anyhow, bail};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
@@ -25,6 +25,14 @@ impl Data {
     pub(super) fn find(&self) -> anyhow::Result<PathBuf> {
         let file = self.config.as_deref().map(read_settings).transpose()?.unwrap_or_default();
         Ok(data_dir(self.data.clone().or(file.data), host::data_dir())?)
+    }
+
+    /// The settings that its server has: these flags, and where one is absent the settings file.
+    pub(super) fn settings(&self, flags: RawConfig) -> anyhow::Result<Config> {
+        let file = self.config.as_deref().map(read_settings).transpose()?.unwrap_or_default();
+        let flags = RawConfig { data: self.data.clone(), ..flags };
+        let this_host = Host { memory_bytes: host::memory_available(), data: host::data_dir() };
+        Ok(Config::new(flags.or(file), this_host)?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whether the modules are there that must be, and no others: read beside a server or without one.
 
-use super::{Error, ImageFiles, digest_of_file, file_stem, list};
+use super::{Error, ImageFiles, digest_of_file, file_stem, list, module_file};
 use crate::domain::Digest;
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -25,7 +25,7 @@ impl ImageFiles {
     pub fn audit(data: &Path, named: &HashMap<Digest, u64>, orphan_age: Duration) -> Result<ModulesAudit, Error> {
         let mut audit = ModulesAudit::default();
         for (digest, size) in named {
-            let path = Self::module_file(data, *digest);
+            let path = data.join(module_file(*digest));
             let shown = path.display();
             match fs::read(&path) {
                 Err(error) => audit.findings.push(format!("{shown}: {error}")),

@@ -180,10 +180,6 @@ impl ImageFiles {
         self.modules.join(module_name(digest))
     }
 
-    fn module_file(data: &Path, digest: Digest) -> PathBuf {
-        data.join("modules").join(module_name(digest))
-    }
-
     fn artifact_path(&self, digest: Digest, flavour: &str) -> PathBuf {
         self.artifacts.join(format!("{}.{flavour}", digest.hex()))
     }

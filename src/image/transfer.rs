@@ -1,6 +1,6 @@
 //! Files of a data directory that somebody else may own: read for a backup, beside its server.
 
-use super::Error;
+use super::{Error, module_name};
 use crate::domain::Digest;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -11,7 +11,7 @@ const KEY_BYTES_MAX: u64 = 64 * 1024;
 
 /// Where a module is, below the data directory.
 pub fn module_file(digest: Digest) -> String {
-    format!("modules/{}.wasm", digest.hex())
+    format!("modules/{}", module_name(digest))
 }
 
 /// Opens the file of a module, which can then be read whatever becomes of its name; `None` if there is none.

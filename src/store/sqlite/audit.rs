@@ -5,7 +5,7 @@
 use super::calls::{ENDED, GONE, PENDING, RUNNING, seal_of_call};
 use super::record::{FunctionRow, ImageRow};
 use super::results::Row as ResultRow;
-use super::{Error, SCHEMA_VERSION, SqliteStore, failure, open};
+use super::{Error, SCHEMA_VERSION, SqliteStore, failure, open, snapshot};
 use crate::domain::{
     AccountId, CRASHES_MAX, CallId, Digest, FunctionName, Place, STDERR_HEAD_BYTES, STDERR_TAIL_BYTES, STDIN_BYTES_MAX,
     STDOUT_BYTES_MAX, Variable,
@@ -23,7 +23,6 @@ const FUNCTIONS: &str = "SELECT account_id, name, uuid, created_ms, definition,
 const IMAGES: &str = "SELECT account_id, repository, tag, digest, size_bytes, created_ms, info, config,
         checksum = seal(account_id, repository, tag, digest, size_bytes, created_ms, info, config)
     FROM images ORDER BY account_id, repository, tag, digest";
-const MODULES: &str = "SELECT digest, size_bytes FROM images";
 /// The columns of a result stand where `ResultRow` has them.
 const CALLS: &str = concat!(
     "SELECT state, ended_ms, verdict, message, content_type, stdout, stderr, account_id, function, call_id, place, starts,
@@ -65,9 +64,7 @@ impl SqliteStore {
     pub fn modules(path: &Path) -> Result<HashMap<Digest, u64>, Error> {
         let fail = |e: rusqlite::Error| failure("images", &e);
         let connection = open::reader(path)?;
-        let mut modules = connection.prepare(MODULES).map_err(fail)?;
-        let rows = modules.query_map([], |row| Ok((Digest::new(row.get(0)?), row.get::<_, i64>(1)?.unsigned_abs())));
-        rows.map_err(fail)?.map(|row| row.map_err(fail)).collect()
+        Ok(snapshot::modules(&connection).map_err(fail)?.into_iter().collect())
     }
 
     /// Looks through the store at `path`, whether a server has it open or not.
@@ -89,15 +86,20 @@ impl SqliteStore {
             return Err(Error::Failed(format!("{shown}: is of version {found}: the server's next start brings it up")));
         }
         connection.execute_batch("BEGIN").map_err(fail)?;
-        let mut audit = Audit { connection: &connection, keep, sums: HashMap::new(), all: StoreAudit::default() };
-        // What one of them cannot read is a finding, and the others say what they can.
-        for look in [Audit::file, Audit::functions, Audit::images, Audit::calls, Audit::keys, Audit::tallies] {
-            if let Err(error) = look(&mut audit) {
-                audit.all.findings.add(fail(error).to_string());
-            }
-        }
-        Ok(audit.all)
+        Ok(rows(&connection, keep, &shown))
     }
+}
+
+/// Looks through all that is in a file of this version. What cannot be read is a finding too.
+pub(super) fn rows(connection: &Connection, keep: &Retention, shown: &str) -> StoreAudit {
+    let mut audit = Audit { connection, keep, sums: HashMap::new(), all: StoreAudit::default() };
+    for look in [Audit::file, Audit::functions, Audit::images, Audit::calls, Audit::keys, Audit::tallies] {
+        // What one of them cannot read, the others may.
+        if let Err(error) = look(&mut audit) {
+            audit.all.findings.add(failure(shown, &error).to_string());
+        }
+    }
+    audit.all
 }
 
 struct Audit<'a> {

@@ -118,7 +118,13 @@ pub(super) fn copy(connection: &Connection, path: &Path, version: i64) -> Result
     // SQLite fills an empty file.
     create_file(&temporary).map_err(fail)?;
     let name = temporary.to_str().ok_or_else(|| Error::Failed(format!("{shown}: its name is not UTF-8")))?;
-    connection.execute("VACUUM INTO ?1", [name]).map_err(|e| failure(&shown.to_string(), &e))?;
+    let copied = connection.execute("VACUUM INTO ?1", [name]).map_err(|e| failure(&shown.to_string(), &e));
+    copied.inspect_err(|_| {
+        // On a full disk half a copy is in the way of others.
+        for suffix in [".copying", ".copying-journal"] {
+            let _ = std::fs::remove_file(beside(suffix));
+        }
+    })?;
     File::open(&temporary).and_then(|file| file.sync_all()).map_err(fail)?;
     std::fs::rename(&temporary, &kept).map_err(fail)?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -1,10 +1,12 @@
 //! A copy of the file at one moment, for a backup, and what a copy must be before anything is made of it.
 
 use super::open::{SCHEMA_VERSION, check, one, reader};
-use super::{Error, SqliteStore, failure};
+use super::{Error, SqliteStore, audit, failure};
 use crate::domain::Digest;
+use crate::store::Retention;
 use rusqlite::Connection;
 use std::path::Path;
+use std::time::Duration;
 
 // These hold for every version of the schema.
 const FOREIGN: &str = "SELECT count(*) FROM sqlite_schema WHERE type IN ('trigger', 'view')";
@@ -14,6 +16,17 @@ const IMAGES: &str = "SELECT count(*) FROM images";
 const QUEUED: &str = "SELECT count(*) FROM calls WHERE state < 2";
 const RESULTS: &str = "SELECT count(*) FROM calls WHERE state = 2";
 const MODULES: &str = "SELECT digest, max(size_bytes) FROM images GROUP BY digest ORDER BY digest";
+
+/// How much is kept of ended calls is not a copy's business.
+const ANY: Retention = Retention {
+    function_bytes: u64::MAX,
+    function_calls: u64::MAX,
+    function_gone: u64::MAX,
+    result_ttl: Duration::MAX,
+    gone_ttl: Duration::MAX,
+    key_ttl: Duration::MAX,
+    function_keys: u64::MAX,
+};
 
 /// What a store holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +46,6 @@ pub struct Contents {
 }
 
 impl SqliteStore {
-    /// The name of its file in a data directory.
-    pub const FILE_NAME: &str = "hyperfunc.db";
-
     /// Copies the store at `path` as it is at this moment into the empty file at `into`, and says what the copy holds.
     ///
     /// It reads beside a server, which goes on writing: only the log of the store cannot be folded into its file
@@ -66,6 +76,11 @@ fn of_file(path: &Path, shown: &str) -> Result<Contents, Error> {
     let connection = reader(path)?;
     let schema = version(&connection, shown)?;
     check(&connection, shown)?;
+    if schema == SCHEMA_VERSION
+        && let Some(first) = audit::rows(&connection, &ANY, shown).findings.shown().first()
+    {
+        return Err(Error::Corrupt(format!("{shown}: {first}")));
+    }
     // No version of ours has any: they would act on what a server does.
     if count(&connection, FOREIGN).map_err(fail)? > 0 {
         return Err(Error::Corrupt(format!("{shown}: has triggers or views, which no store of hyperfunc has")));
@@ -95,7 +110,7 @@ fn count(connection: &Connection, sql: &str) -> rusqlite::Result<u64> {
     one::<i64>(connection, sql).map(i64::unsigned_abs)
 }
 
-fn modules(connection: &Connection) -> rusqlite::Result<Vec<(Digest, u64)>> {
+pub(super) fn modules(connection: &Connection) -> rusqlite::Result<Vec<(Digest, u64)>> {
     let mut statement = connection.prepare(MODULES)?;
     let modules = statement.query_map([], |row| {
         let (digest, size): ([u8; 32], i64) = (row.get(0)?, row.get(1)?);
