@@ -294,7 +294,7 @@ fn what_does_not_belong_together_is_refused() {
     };
     database("PRAGMA user_version = 99", "schema 99");
     database("PRAGMA user_version = 0", "a database, but not one of hyperfunc");
-    database("DELETE FROM functions", "it tells of another store");
+    database("DELETE FROM functions", "of f, which is not there");
     database("CREATE TRIGGER t AFTER DELETE ON functions BEGIN DELETE FROM images; END", "triggers or views");
     database("CREATE VIEW v AS SELECT 1", "triggers or views");
 }

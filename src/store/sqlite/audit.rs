@@ -28,7 +28,7 @@ const CALLS: &str = concat!(
     "SELECT state, ended_ms, verdict, message, content_type, stdout, stderr, account_id, function, call_id, place, starts,
         crashes, bytes, variables, octet_length(body), checksum = ",
     seal_of_call!(),
-    ", payload = seal(variables, body, stdout, stderr) FROM calls ORDER BY place"
+    ", payload = seal(variables, body, stdout, stderr) FROM calls LEFT JOIN payloads USING (place) ORDER BY place"
 );
 const TALLIES: &str = "SELECT account_id, function, pending, running, finished, failed, gone, bytes, keys, accepted,
         taken, forgotten,
@@ -38,6 +38,7 @@ const TALLIES: &str = "SELECT account_id, function, pending, running, finished, 
 const KEYS: &str = "SELECT account_id, function, count(*), sum(checksum = seal(account_id, function, key, call_id,
         created_ms))
     FROM idempotency_keys GROUP BY account_id, function";
+const WITHOUT_CALL: &str = "SELECT count(*) FROM payloads WHERE place NOT IN (SELECT place FROM calls)";
 const LAST_PLACE: &str = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'calls'";
 const REMOVED: &str = "SELECT coalesce(sum(accepted), 0) FROM removed_calls";
 
@@ -93,7 +94,9 @@ impl SqliteStore {
 /// Looks through all that is in a file of this version. What cannot be read is a finding too.
 pub(super) fn rows(connection: &Connection, keep: &Retention, shown: &str) -> StoreAudit {
     let mut audit = Audit { connection, keep, sums: HashMap::new(), all: StoreAudit::default() };
-    for look in [Audit::file, Audit::functions, Audit::images, Audit::calls, Audit::keys, Audit::tallies] {
+    let looks =
+        [Audit::file, Audit::functions, Audit::images, Audit::calls, Audit::payloads, Audit::keys, Audit::tallies];
+    for look in looks {
         // What one of them cannot read, the others may.
         if let Err(error) = look(&mut audit) {
             audit.all.findings.add(failure(shown, &error).to_string());
@@ -201,6 +204,14 @@ impl Audit<'_> {
             }
             Ok(())
         })
+    }
+
+    fn payloads(&mut self) -> rusqlite::Result<()> {
+        let without: i64 = open::one(self.connection, WITHOUT_CALL)?;
+        if without > 0 {
+            self.find(format!("payloads: {without} are of no call"));
+        }
+        Ok(())
     }
 
     fn keys(&mut self) -> rusqlite::Result<()> {

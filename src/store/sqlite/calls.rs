@@ -63,18 +63,19 @@ pub(super) const KEY: &str = "SELECT call_id, created_ms FROM idempotency_keys
 const PUT_KEY: &str =
     "INSERT OR REPLACE INTO idempotency_keys (account_id, function, key, call_id, created_ms, checksum)
     VALUES (?1, ?2, ?3, ?4, ?5, seal(?1, ?2, ?3, ?4, ?5))";
-const INSERT: &str =
-    "INSERT INTO calls (account_id, function, call_id, created_ms, bytes, variables, body, payload, checksum)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, seal(?6, ?7, NULL, NULL),
+const INSERT: &str = "INSERT INTO calls (account_id, function, call_id, created_ms, bytes, payload, checksum)
+    VALUES (?1, ?2, ?3, ?4, ?5, seal(?6, ?7, NULL, NULL),
         seal(?1, ?2, ?3, ?4, 0, 0, 0, ?5, NULL, NULL, NULL, NULL, seal(?6, ?7, NULL, NULL)))";
+const BRING: &str = "INSERT INTO payloads (place, variables, body) VALUES (?1, ?2, ?3)";
 pub(super) const CLAIM: &str = concat!(
     "UPDATE calls SET state = 1, starts = starts + 1, checksum = ",
     resealed_call!("1", "starts + 1", "crashes", "bytes, ended_ms, verdict, message, content_type, payload"),
     " WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0 AND ",
     trusted_call!(),
-    " AND trusted('calls', call_id, payload, seal(variables, body, stdout, stderr))",
-    " RETURNING starts, variables, body"
+    " RETURNING starts, place, payload"
 );
+pub(super) const BROUGHT: &str = "SELECT variables, body FROM payloads
+    WHERE place = ?1 AND trusted('calls', ?2, ?3, seal(variables, body, stdout, stderr))";
 pub(super) const GIVE_BACK: &str = concat!(
     "UPDATE calls SET state = 0, checksum = ",
     resealed_call!("0", "starts", "crashes", "bytes, ended_ms, verdict, message, content_type, payload"),
@@ -100,7 +101,7 @@ pub(super) const WAITING: &str = concat!(
 );
 /// Of a call that has not ended, nobody asks for what is large.
 pub(super) const ONE: &str = concat!(
-    "SELECT state, ended_ms, verdict, message, content_type, stdout, stderr FROM calls
+    "SELECT state, ended_ms, verdict, message, content_type, stdout, stderr FROM calls LEFT JOIN payloads USING (place)
     WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND ",
     trusted_call!(),
     " AND (state < 2 OR trusted('calls', call_id, payload, seal(variables, body, stdout, stderr)))"
@@ -171,12 +172,13 @@ pub(super) fn enqueue(
     let call_id = key.call_id.as_bytes();
     let values = params![account, function, call_id, created.0, row.bytes, row.variables, &request.body[..]];
     connection.prepare_cached(INSERT)?.execute(values)?;
-    let place = Place(connection.last_insert_rowid().unsigned_abs());
+    let place = connection.last_insert_rowid();
+    connection.prepare_cached(BRING)?.execute(params![place, row.variables, &request.body[..]])?;
     let held = tallies::add(connection, account, function, change)?;
     if is_new_key && held.keys > keep.function_keys {
         return Err(Problem::Refused(Error::KeysFull(keep.function_keys)));
     }
-    Ok((Enqueued::Accepted, Some(place)))
+    Ok((Enqueued::Accepted, Some(Place(place.unsigned_abs()))))
 }
 
 pub(super) fn of_key(
@@ -212,10 +214,16 @@ pub(super) fn claim(connection: &Connection, calls: &[CallKey]) -> Result<Vec<Op
 fn claim_one(connection: &Connection, call: &CallKey) -> Result<Option<Start>, Problem> {
     let (account, function) = (call.account.as_str(), call.function.as_str());
     let mut claim = connection.prepare_cached(CLAIM)?;
-    let claimed = claim.query_row(params![call.call_id.as_bytes(), account, function], |row| {
-        Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?))
+    let call_id = call.call_id.as_bytes();
+    let claimed = claim.query_row(params![call_id, account, function], |row| {
+        Ok((row.get::<_, u32>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
     });
-    let Some((number, variables, body)) = claimed.optional()? else { return Ok(None) };
+    let Some((number, place, payload)) = claimed.optional()? else { return Ok(None) };
+    let mut brought = connection.prepare_cached(BROUGHT)?;
+    let brought = brought
+        .query_row(params![place, call_id, payload], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?)));
+    let missing = || corrupt(&format!("calls ({}): what it brings is missing", call.call_id));
+    let (variables, body) = brought.optional()?.ok_or_else(missing)?;
     let variables: Vec<Variable> =
         serde_json::from_str(&variables).map_err(|e| corrupt(&format!("calls ({}): variables: {e}", call.call_id)))?;
     tallies::add(connection, account, function, Change { pending: -1, running: 1, ..Change::default() })?;

@@ -18,6 +18,9 @@ pub const SCHEMA_VERSION: i64 = STEPS.len() as i64;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements that a connection keeps: more than there are.
 const STATEMENTS_CACHED: usize = 64;
+/// What the log may keep of the disk once it was folded into the file: one large transaction, such as the removal of a
+/// function with all its calls, makes it as large as it will ever be again.
+const LOG_BYTES_KEPT: i64 = 8 << 20;
 /// Addresses of functions are secrets, and the file holds them.
 const FILE_MODE: u32 = 0o600;
 
@@ -97,7 +100,8 @@ fn configure(connection: &Connection, shown: &str, found: i64) -> Result<(), Err
     for (name, value) in [("synchronous", "FULL"), ("fullfsync", "ON"), ("foreign_keys", "ON")] {
         connection.pragma_update(None, name, value).map_err(fail)?;
     }
-    Ok(())
+    // It answers, unlike the others, what it is now.
+    connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES_KEPT, |_| Ok(())).map_err(fail)
 }
 
 /// Keeps what the older version wrote, in a file beside: `NAME.vN`.

@@ -1,9 +1,9 @@
 //! What ended calls left, in SQL: it is put there, rotated out, expires and is forgotten.
 
+use super::Error;
 use super::calls::{ENDED, GONE, resealed_call, seal_of_call};
 use super::tallies::{self, Change, Held};
 use super::writer::Problem;
-use super::{Error, functions};
 use crate::domain::{CallKey, CallResult, Timestamp, Verdict};
 use crate::store::Retention;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -17,18 +17,21 @@ const FREE_PAGES_KEPT: u32 = 1_000;
 
 pub(super) const FINISH: &str = concat!(
     "UPDATE calls SET state = 2, ended_ms = ?5, verdict = ?6, message = ?7, content_type = ?8,
-        bytes = ?9, stdout = ?10, stderr = ?11, variables = NULL, body = NULL, payload = seal(NULL, NULL, ?10, ?11),
+        bytes = ?9, payload = seal(NULL, NULL, ?10, ?11),
         checksum = ",
     resealed_call!("2", "starts", "crashes", "?9, ?5, ?6, ?7, ?8, seal(NULL, NULL, ?10, ?11)"),
-    " WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 1 AND starts = ?4"
+    " WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 1 AND starts = ?4
+    RETURNING place"
 );
+pub(super) const LEAVE: &str = "INSERT OR REPLACE INTO payloads (place, stdout, stderr) VALUES (?1, ?2, ?3)";
+pub(super) const TAKE: &str = "DELETE FROM payloads WHERE place = ?1";
 pub(super) const DROP: &str = "DELETE FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 2
     RETURNING verdict, bytes";
 pub(super) const OLDEST: &str = "SELECT place, ended_ms, verdict, bytes FROM calls
     WHERE account_id = ?1 AND function = ?2 AND state = ?3 AND ended_ms IS NOT NULL ORDER BY ended_ms, place LIMIT 1";
 pub(super) const GO: &str = concat!(
     "UPDATE calls SET state = 3, ended_ms = ?2, bytes = 0, verdict = NULL, message = NULL, content_type = NULL,
-        stdout = NULL, stderr = NULL, payload = seal(NULL, NULL, NULL, NULL), checksum = ",
+        payload = seal(NULL, NULL, NULL, NULL), checksum = ",
     resealed_call!("3", "starts", "crashes", "0, ?2, NULL, NULL, NULL, seal(NULL, NULL, NULL, NULL)"),
     " WHERE place = ?1"
 );
@@ -116,7 +119,7 @@ pub(super) fn finish(
 ) -> Result<(), Problem> {
     let (account, function) = (call.account.as_str(), call.function.as_str());
     let bytes = i64::try_from(result.kept_bytes()).unwrap_or(i64::MAX);
-    functions::found(connection.prepare_cached(FINISH)?.execute(params![
+    let values = params![
         call.call_id.as_bytes(),
         account,
         function,
@@ -128,7 +131,10 @@ pub(super) fn finish(
         bytes,
         &result.stdout[..],
         &result.stderr[..],
-    ])?)?;
+    ];
+    let ended = connection.prepare_cached(FINISH)?.query_row(values, |row| row.get::<_, i64>(0)).optional()?;
+    let place = ended.ok_or(Problem::Refused(Error::NotFound))?;
+    connection.prepare_cached(LEAVE)?.execute(params![place, &result.stdout[..], &result.stderr[..]])?;
     let ended = Change { running: -1, ..Change::default() }.results(result.verdict, 1, bytes);
     let held = tallies::add(connection, account, function, ended)?;
     rotate(connection, account, function, held, now, keep)
@@ -181,6 +187,7 @@ impl Oldest {
         let verdict =
             verdict_of(self.verdict).map_err(|e| Problem::Refused(Error::CorruptRow(format!("calls: {e}"))))?;
         connection.prepare_cached(GO)?.execute([self.place, now.0])?;
+        connection.prepare_cached(TAKE)?.execute([self.place])?;
         let gone = Change { gone: 1, ..Change::default() }.results(verdict, -1, -self.bytes);
         tallies::add(connection, account, function, gone)
     }

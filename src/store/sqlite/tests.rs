@@ -66,7 +66,8 @@ fn seal_again(sql: &Connection) {
     let seals = concat!(
         "UPDATE functions SET checksum = seal(account_id, name, uuid, created_ms, definition);
         UPDATE images SET checksum = seal(account_id, repository, tag, digest, size_bytes, created_ms, info, config);
-        UPDATE calls SET payload = seal(variables, body, stdout, stderr);
+        UPDATE calls SET payload = coalesce((SELECT seal(variables, body, stdout, stderr) FROM payloads
+            WHERE payloads.place = calls.place), seal(NULL, NULL, NULL, NULL));
         UPDATE calls SET checksum = ",
         seal_of_call!()
     );

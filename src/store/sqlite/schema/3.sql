@@ -1,5 +1,5 @@
--- Checksums: `seal` of what else is in the row, and what `payload` is of the large columns. A row that is not what was
--- written is found out before it is used (`seal.rs`).
+-- Checksums: `seal` of what else is in the row, and `payload` that of what is large. A row that is not what was written is
+-- found out before it is used (`seal.rs`).
 ALTER TABLE functions ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
 UPDATE functions SET checksum = seal(account_id, name, uuid, created_ms, definition);
 
@@ -9,55 +9,29 @@ UPDATE images SET checksum = seal(account_id, repository, tag, digest, size_byte
 ALTER TABLE idempotency_keys ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
 UPDATE idempotency_keys SET checksum = seal(account_id, function, key, call_id, created_ms);
 
--- A table of its own again, since what stands behind the large columns is read through them.
-CREATE TABLE sealed_calls (
-    place        INTEGER PRIMARY KEY AUTOINCREMENT,
-    account_id   TEXT    NOT NULL,
-    function     TEXT    NOT NULL,
-    call_id      BLOB    NOT NULL UNIQUE CHECK (length(call_id) = 16),
-    created_ms   INTEGER NOT NULL,
-    -- 0 pending, 1 running, 2 ended with a result, 3 gone: rotated out or expired.
-    state        INTEGER NOT NULL DEFAULT 0 CHECK (state BETWEEN 0 AND 3),
-    -- The number of the last start, and how many of them a crash has ended.
-    starts       INTEGER NOT NULL DEFAULT 0,
-    crashes      INTEGER NOT NULL DEFAULT 0,
-    -- What it holds: of the queue while it waits, of its function's results once it has ended.
-    bytes        INTEGER NOT NULL,
-    -- Since when it is ended, or gone.
-    ended_ms     INTEGER,
-    -- 0 finished, 1 failed, 2 timed out, 3 too much output.
-    verdict      INTEGER CHECK (verdict BETWEEN 0 AND 3),
-    message      TEXT,
-    content_type TEXT,
-    -- Of variables, body, stdout and stderr.
-    payload      INTEGER NOT NULL,
-    -- Of all columns above but the place, which is not known when it is made: the B-tree's order vouches for that.
-    checksum     INTEGER NOT NULL,
-    -- Last, since they may be large.
-    variables    TEXT,
-    body         BLOB,
-    stdout       BLOB,
-    stderr       BLOB
+-- What is large of a call, in rows of their own: pages become free when a row leaves them, and not when it shrinks.
+CREATE TABLE payloads (
+    place     INTEGER PRIMARY KEY REFERENCES calls (place) ON DELETE CASCADE,
+    -- As long as it has not ended: what it brings.
+    variables TEXT,
+    body      BLOB,
+    -- Once it has: what it left.
+    stdout    BLOB,
+    stderr    BLOB
 ) STRICT;
-
-INSERT INTO sealed_calls
-    SELECT place, account_id, function, call_id, created_ms, state, starts, crashes, bytes, ended_ms, verdict, message,
-        content_type, payload,
-        seal(account_id, function, call_id, created_ms, state, starts, crashes, bytes, ended_ms, verdict, message,
-            content_type, payload),
-        variables, body, stdout, stderr
-    FROM (SELECT *, seal(variables, body, stdout, stderr) AS payload FROM calls);
-
--- The greatest place that was ever given, though its call be gone.
-DELETE FROM sqlite_sequence WHERE name = 'sealed_calls';
-INSERT INTO sqlite_sequence (name, seq) SELECT 'sealed_calls', seq FROM sqlite_sequence WHERE name = 'calls';
-DROP TABLE calls;
-ALTER TABLE sealed_calls RENAME TO calls;
-
-CREATE INDEX calls_of_function ON calls (account_id, function, place);
-CREATE INDEX calls_ended ON calls (account_id, function, state, ended_ms, place) WHERE ended_ms IS NOT NULL;
--- What a start takes up.
-CREATE INDEX calls_open ON calls (place) WHERE state < 2;
+INSERT INTO payloads SELECT place, variables, body, stdout, stderr FROM calls WHERE state < 3;
+ALTER TABLE calls DROP COLUMN variables;
+ALTER TABLE calls DROP COLUMN body;
+ALTER TABLE calls DROP COLUMN stdout;
+ALTER TABLE calls DROP COLUMN stderr;
+ALTER TABLE calls ADD COLUMN payload INTEGER NOT NULL DEFAULT 0;
+UPDATE calls SET payload = coalesce(
+    (SELECT seal(variables, body, stdout, stderr) FROM payloads WHERE payloads.place = calls.place),
+    seal(NULL, NULL, NULL, NULL));
+-- Of all but the place, which is not known when a call comes: the order of the B-tree vouches for that.
+ALTER TABLE calls ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+UPDATE calls SET checksum = seal(account_id, function, call_id, created_ms, state, starts, crashes, bytes, ended_ms, verdict,
+    message, content_type, payload);
 
 -- Where every call is that was ever accepted: accepted = pending + running + finished + failed + gone + taken + forgotten.
 ALTER TABLE tallies ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0 CHECK (accepted >= 0);

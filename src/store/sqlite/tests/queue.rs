@@ -92,14 +92,14 @@ async fn a_call_that_breaks_a_rule_is_named() {
     sql.execute("DELETE FROM calls", []).unwrap();
 
     accept(&store, new_call("f", 1)).await;
-    sql.execute("UPDATE calls SET variables = '{'", []).unwrap();
+    sql.execute("UPDATE payloads SET variables = '{'", []).unwrap();
     seal_again(&sql);
     // A call that cannot be started would wait for ever: the store is not to be trusted then.
     let reason = store.claim(vec![key.clone()]).await.unwrap_err().to_string();
     assert!(reason.contains(&format!("calls ({}): variables: ", key.call_id)), "{reason}");
     assert!(store.failed().await.contains("variables: "));
     assert!(matches!(store.give_back(&key, 1).await, Err(Error::Failed(_))), "it writes no more");
-    sql.execute("UPDATE calls SET variables = '[]'", []).unwrap();
+    sql.execute("UPDATE payloads SET variables = '[]'", []).unwrap();
     seal_again(&sql);
     drop((store, sql));
     let store: Arc<dyn Store> = Disk::open(&directory);

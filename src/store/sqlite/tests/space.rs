@@ -80,6 +80,26 @@ async fn free_space_is_used_again() {
 }
 
 #[tokio::test]
+async fn what_calls_brought_and_what_is_gone_takes_no_pages() {
+    const CALLS: u64 = 1_000;
+    let directory = Directory::new();
+    let store: Arc<dyn Store> = Disk::open(&directory);
+    let keep = Retention { function_bytes: MB as u64 / 10, ..KEEP };
+    store.create_function(&function("f"), AMPLE).await.unwrap();
+    // Each of them fills a page as it waits, and most of one as it has ended.
+    let brings = |number| {
+        let mut call = new_call("f", number);
+        call.request.body = vec![0; 3_000].into();
+        call
+    };
+    for (number, left) in (0..CALLS).map(|number| (number, 0)).chain((CALLS..2 * CALLS).map(|number| (number, 3_000))) {
+        run(&store, brings(number), output(left), 1, &keep).await;
+    }
+    let kept = 2 * CALLS * 256 + keep.function_bytes * 120 / 100;
+    assert!(pages(&directory) * 4096 < kept, "{} pages", pages(&directory));
+}
+
+#[tokio::test]
 async fn a_file_that_cannot_shrink_is_left_as_large_as_it_is() {
     let directory = Directory::new();
     let sql = directory.sql();
