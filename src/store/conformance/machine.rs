@@ -9,13 +9,19 @@ use proptest::collection::vec;
 use proptest::sample::select;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Formatter};
 
 /// One of the calls that a step can be about, or else one of all that were ever asked for.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Pick {
     nth: usize,
     of_all: bool,
+}
+
+impl Debug for Pick {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.nth, if self.of_all { " of all" } else { "" })
+    }
 }
 
 /// How large a result is.
@@ -63,6 +69,15 @@ enum Step {
     Remove(usize),
     Reopen,
     Crash,
+}
+
+/// Shown a line each.
+struct Steps(Vec<Step>);
+
+impl Debug for Steps {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|step| write!(f, "\n    {step:?}"))
+    }
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -394,7 +409,7 @@ fn idempotency(key: u8) -> IdempotencyKey {
 
 pub(crate) async fn any_sequence_of_transitions_agrees_with_the_model(disk: &dyn Disk) {
     let met = RefCell::new(BTreeSet::new());
-    for_all(vec(step(), 1..120), async |steps| {
+    for_all(vec(step(), 1..120).prop_map(Steps), async |Steps(steps)| {
         let mut run = Run::begin(disk, &met).await;
         for step in steps {
             let all = matches!(step, Step::Reopen | Step::Crash);
