@@ -8,7 +8,7 @@ use super::open_calls::OpenCall;
 use super::scheduler::{Admission, Bounds, Lane, Load, Request, Scheduler, Ticket};
 use crate::domain::{AccountId, FunctionName};
 use crate::engine::{MemoryBudget, SetAside};
-// Its own tests play all ways in which threads can meet at the lock.
+// The lock of the tests in here, which play the ways in which threads can meet at it. It works in a scene of theirs alone.
 #[cfg(test)]
 use shuttle::sync::{Mutex, MutexGuard};
 use std::collections::HashMap;
