@@ -24,6 +24,7 @@
 //! | [`api`] | HTTP and JSON: routes, who may, bodies, shapes, the one table of statuses |
 //! | [`config`] | settings: as they were typed, and checked |
 //! | [`cli`] | `serve`, which puts the rooms together, its clients, and what works without it |
+//! | [`failpoint`] | where tests break this program; nothing at all in a build for users |
 //!
 //! # A synchronous call
 //!
@@ -83,6 +84,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod engine;
+pub mod failpoint;
 pub mod image;
 pub mod service;
 pub mod store;

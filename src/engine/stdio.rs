@@ -2,6 +2,7 @@
 
 use super::ending::Stop;
 use crate::domain::{Captured, STDERR_HEAD_BYTES, STDERR_TAIL_BYTES};
+use crate::failpoint;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -136,6 +137,7 @@ impl Pollable for Sink {
 impl OutputStream for Sink {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         let mut written = lock(&self.written);
+        failpoint::hit("guest.write");
         match self.kind {
             SinkKind::Stderr => written.write_stderr(&bytes),
             SinkKind::Stdout { bytes_max, .. } => {

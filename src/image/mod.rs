@@ -13,6 +13,7 @@
 
 mod artifact;
 mod audit;
+mod syncs;
 mod transfer;
 mod upload;
 
@@ -21,6 +22,7 @@ pub use transfer::{keys, module_file, open_module};
 pub use upload::Upload;
 
 use crate::domain::Digest;
+use crate::failpoint;
 use artifact::ArtifactKey;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashSet;
@@ -29,6 +31,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use syncs::Syncs;
 
 /// Why a file could not be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +72,7 @@ pub struct ImageFiles {
     uploads: PathBuf,
     key: ArtifactKey,
     corruptions: AtomicU64,
+    syncs: Syncs,
 }
 
 impl ImageFiles {
@@ -85,6 +89,7 @@ impl ImageFiles {
             uploads: dir("uploads")?,
             key: ArtifactKey::open(&dir("keys")?.join("artifacts"), random)?,
             corruptions: AtomicU64::new(0),
+            syncs: Syncs::default(),
         };
         for path in list(&files.uploads)? {
             fs::remove_file(&path).map_err(Error::io(&path))?;
@@ -97,7 +102,12 @@ impl ImageFiles {
     /// # Errors
     /// When no file can be made.
     pub fn upload(&self) -> Result<Upload, Error> {
-        Upload::begin(&self.uploads)
+        Upload::begin(&self.uploads, self.syncs.clone())
+    }
+
+    /// Ready, with the file and the reason, once a sync has failed: what is on disk is not known any more.
+    pub async fn failed(&self) -> String {
+        self.syncs.failed().await
     }
 
     /// Gives an uploaded module its name.
@@ -106,8 +116,10 @@ impl ImageFiles {
     /// When the file cannot be moved or its directory not be synced.
     pub fn keep(&self, upload: Upload) -> Result<(), Error> {
         let path = self.module_path(upload.digest());
+        failpoint::check("module.before_rename").map_err(Error::io(&path))?;
         upload.move_to(&path)?;
-        sync_dir(&self.modules)
+        failpoint::check("module.after_rename").map_err(Error::io(&path))?;
+        self.syncs.ended(&self.modules, sync_dir(&self.modules))
     }
 
     /// A module's bytes, checked against its digest.
@@ -145,7 +157,9 @@ impl ImageFiles {
         upload.write(artifact)?;
         upload.write(&self.key.seal(artifact, digest, flavour))?;
         upload.finish()?;
-        upload.move_to(&self.artifact_path(digest, flavour))
+        let path = self.artifact_path(digest, flavour);
+        failpoint::check("artifact.before_rename").map_err(Error::io(&path))?;
+        upload.move_to(&path)
     }
 
     /// Removes a module and all that was compiled of it; what is absent is no error.
@@ -156,6 +170,7 @@ impl ImageFiles {
         let stem = digest.hex();
         for path in list(&self.artifacts)?.into_iter().chain([self.module_path(digest)]) {
             if file_stem(&path) == Some(&stem) {
+                failpoint::check("module.before_remove").map_err(Error::io(&path))?;
                 remove_if_there(&path)?;
             }
         }
@@ -170,6 +185,7 @@ impl ImageFiles {
         let named: HashSet<String> = named.iter().map(Digest::hex).collect();
         for path in list(&self.modules)?.into_iter().chain(list(&self.artifacts)?) {
             if file_stem(&path).is_none_or(|stem| !named.contains(stem)) {
+                failpoint::check("sweep.before_remove").map_err(Error::io(&path))?;
                 remove_if_there(&path)?;
             }
         }
@@ -215,8 +231,8 @@ fn remove_if_there(path: &Path) -> Result<(), Error> {
 }
 
 /// A name is durable when its directory is.
-fn sync_dir(dir: &Path) -> Result<(), Error> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io(dir))
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 /// Writes a new file that only its owner may read.

@@ -1,7 +1,9 @@
 //! A file on its way in.
 
 use super::Error;
+use super::syncs::Syncs;
 use crate::domain::Digest;
+use crate::failpoint;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
 use std::io::{Seek as _, Write as _};
@@ -16,15 +18,16 @@ pub struct Upload {
     hasher: Sha256,
     len: u64,
     moved: bool,
+    syncs: Syncs,
 }
 
 impl Upload {
-    pub(super) fn begin(dir: &Path) -> Result<Self, Error> {
+    pub(super) fn begin(dir: &Path, syncs: Syncs) -> Result<Self, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         // One process owns the directory and has emptied it at its start.
         let path = dir.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string() + "." + &std::process::id().to_string());
         let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(Error::io(&path))?;
-        Ok(Self { path, file, hasher: Sha256::new(), len: 0, moved: false })
+        Ok(Self { path, file, hasher: Sha256::new(), len: 0, moved: false, syncs })
     }
 
     /// Adds bytes.
@@ -58,7 +61,8 @@ impl Upload {
     /// # Errors
     /// When it cannot be synced.
     pub fn finish(&mut self) -> Result<(), Error> {
-        self.file.sync_all().map_err(Error::io(&self.path))
+        let synced = failpoint::check("upload.before_sync").and_then(|()| self.file.sync_all());
+        self.syncs.ended(&self.path, synced)
     }
 
     /// All that was written.

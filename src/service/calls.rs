@@ -11,6 +11,7 @@ use crate::domain::{
     Variable, Waiting,
 };
 use crate::engine::{Flavour, Invocation, Program, SetAside};
+use crate::failpoint;
 use crate::store::{self, Enqueued, NewCall};
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
@@ -143,6 +144,7 @@ impl Service {
         };
         let (open_calls, key) = (self.0.open_calls.clone(), new.key.clone());
         let on_accepted = move |place| {
+            failpoint::hit("accept.after_commit");
             let (called, pending) = (Some(called), Some(created));
             let record = Record { called, pending, place: Some(place), ..Record::new(call_id) };
             function.log().push(record);
@@ -229,6 +231,7 @@ impl Service {
             aside,
         };
         journal.runs(image.digest);
+        failpoint::hit("call.runs");
         let execution = Execution { permit, function, program, invocation, cancelled };
         self.0.runner.run(execution, journal).await.map_err(NotRun::Failure)
     }
@@ -255,7 +258,7 @@ impl Service {
 
 /// What `work` answers; `None` if it panicked: a fault of ours that no other call may notice, and after which this one has
 /// ended all the same.
-async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     let caught = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
         Ok(polled) => polled.map(Some),

@@ -6,6 +6,7 @@ use crate::domain::{
     AccountId, Change, ContainerSize, Definition, Function, FunctionName, FunctionUuid, Image, ImageReference, Invalid,
 };
 use crate::engine::Flavour;
+use crate::failpoint;
 use crate::store;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -82,6 +83,7 @@ impl Service {
                 store::Error::QuotaFull { kind, used, limit } => Error::QuotaFull { kind, used, limit },
                 other => Failure::from(other).into(),
             })?;
+            failpoint::hit("create.after_commit");
             let log = service.0.logs.function(&function.account, &function.name);
             let function = Callable::new(function, log);
             service.0.directory.put_function(Arc::clone(&function));
@@ -120,6 +122,7 @@ impl Service {
                 function.uuid = FunctionUuid::from_random(random()?);
             }
             service.0.store.update_function(&function).await.map_err(Failure::from)?;
+            failpoint::hit("update.after_commit");
             let function = current.updated(function);
             service.0.directory.put_function(Arc::clone(&function));
             service.0.permits.take_max_concurrency(&function);
@@ -141,6 +144,7 @@ impl Service {
                 return Err(Error::FunctionBusy(name.to_string()));
             }
             service.0.store.remove_function(&account, &name).await.map_err(Failure::from)?;
+            failpoint::hit("remove.after_commit");
             service.0.directory.remove_function(&account, &name);
             function.remove();
             for call in service.0.permits.withdraw_all(&account, &name) {

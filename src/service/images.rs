@@ -3,6 +3,7 @@
 use super::{Error, Failure, Service, blocking, now};
 use crate::domain::{AccountId, Digest, Image, ImageConfig, ImageReference, ModuleInfo, QuotaKind};
 use crate::engine::Flavour;
+use crate::failpoint;
 use crate::image::Upload;
 use crate::store::{self, Displaced, ImageKey};
 use std::collections::{HashMap, HashSet};
@@ -144,7 +145,8 @@ impl Service {
             let loaded = async {
                 service.compile(&account, &reference, &received).await?;
                 step(total);
-                service.name_module(account, reference, received).await
+                let naming = service.clone();
+                service.change(async move { naming.name_module(account, reference, received).await }).await
             };
             // Its client may have left, and learns no more than that the server has failed.
             loaded.await.inspect_err(|error| {
@@ -199,6 +201,7 @@ impl Service {
             for image in &images {
                 let key = ImageKey::from(image.as_ref());
                 service.0.store.remove_image(&key).await.map_err(Failure::from)?;
+                failpoint::hit("image_remove.after_commit");
                 service.0.directory.remove_image(&key);
                 let tag = image.tag.as_ref().map(|tag| format!("{}:{tag}", image.repository));
                 let untagged = tag.unwrap_or_else(|| format!("{}@{}", image.repository, image.digest));
@@ -329,6 +332,7 @@ impl Service {
                 other => Failure::from(other).into(),
             });
         }
+        failpoint::hit("image.after_commit");
         let untagged = old.as_ref().filter(|_| displaced == Displaced::Keep);
         self.0.directory.put_image(image, untagged.map(|old| Image { tag: None, ..Image::clone(old) }));
         if let Some(old) = old {

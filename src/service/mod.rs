@@ -30,6 +30,7 @@ pub use scheduler::Load;
 
 use crate::domain::{AccountId, CallResult, Quota, Timestamp};
 use crate::engine::Engine;
+use crate::failpoint;
 use crate::image::ImageFiles;
 use crate::store::{Logs, Store};
 use compiler::Compiler;
@@ -43,7 +44,7 @@ use runner::Runner;
 use scheduler::Bounds;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -100,6 +101,8 @@ struct Shared {
     started: Timestamp,
     /// What goes on although whoever asked for it has left.
     tasks: TaskTracker,
+    /// Why what is in memory cannot be trusted any more.
+    broken: watch::Sender<Option<String>>,
     /// Cancelled when the server is about to end: whoever waits for a call is told so.
     ending: CancellationToken,
     /// Cancelled when asynchronous calls that run must go back to the queue.
@@ -168,6 +171,7 @@ impl Service {
             metrics: Metrics::new(),
             started: now(),
             tasks: TaskTracker::new(),
+            broken: watch::Sender::new(None),
             ending: CancellationToken::new(),
             giving_back: CancellationToken::new(),
             background: OnceLock::new(),
@@ -182,6 +186,7 @@ impl Service {
         const INTERRUPTED: &str = "interrupted";
         let keep = &self.0.settings.retention;
         let (waiting, failed) = self.0.store.recover(CallResult::failed(INTERRUPTED), now(), keep).await?;
+        failpoint::hit("recover.after_commit");
         for key in failed {
             if let Some(function) = self.0.directory.function(&key.account, &key.function) {
                 let mut journal = journal::Journal::going_on(&function, key.call_id);
@@ -205,9 +210,21 @@ impl Service {
     fn begin_background(&self, grants: mpsc::Receiver<Granted>) {
         let shared = || Arc::downgrade(&self.0);
         let _ = self.0.background.set([
-            AbortOnDropHandle::new(tokio::spawn(Self::work(shared(), grants))),
-            AbortOnDropHandle::new(tokio::spawn(Self::expire(shared(), self.0.settings.retention))),
+            AbortOnDropHandle::new(tokio::spawn(Self::go_on(shared(), Self::work(shared(), grants)))),
+            AbortOnDropHandle::new(tokio::spawn(Self::go_on(
+                shared(),
+                Self::expire(shared(), self.0.settings.retention),
+            ))),
         ]);
+    }
+
+    /// Work without which a server would go on and do less than it promises.
+    async fn go_on(service: Weak<Shared>, work: impl Future<Output = ()>) {
+        if calls::unless_it_panics(work).await.is_none()
+            && let Some(service) = service.upgrade().map(Self)
+        {
+            service.distrust("work in the background broke off");
+        }
     }
 
     /// Lets what is kept of ended calls expire, again and again.
@@ -253,9 +270,21 @@ impl Service {
         self.0.permits.load()
     }
 
-    /// Ready, with the reason, once the store cannot be trusted any more: nothing is promised by this process then.
+    /// Ready, with the reason, once what is on disk or in memory cannot be trusted any more: nothing is promised by this
+    /// process then.
     pub async fn failed(&self) -> String {
-        self.0.store.failed().await
+        let mut broken = self.0.broken.subscribe();
+        tokio::select! {
+            reason = self.0.store.failed() => reason,
+            reason = self.0.files.failed() => reason,
+            // The sender is in here: this is ready only with a reason.
+            broken = broken.wait_for(Option::is_some) => broken.ok().and_then(|reason| reason.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// A bug of ours has left memory and disk in different states, or may have: the next start reads what is true.
+    fn distrust(&self, what: &str) {
+        self.0.broken.send_replace(Some(format!("{what} in a panic, told on stderr")));
     }
 
     /// Lets no call start any more. Synchronous ones that wait end with [`Busy::Draining`], and so does whoever waits
@@ -295,8 +324,16 @@ impl Service {
         T: Send + 'static,
         E: From<Failure> + Send + 'static,
     {
+        let service = self.clone();
+        let change = async move {
+            let ended = calls::unless_it_panics(change).await;
+            if ended.is_none() {
+                service.distrust("a change broke off");
+            }
+            ended.ok_or_else(|| Failure::Internal("a panic, told on stderr".to_owned()))
+        };
         let ended = self.0.tasks.spawn(change).await;
-        ended.unwrap_or_else(|e| Err(Failure::Internal(format!("a change did not end: {e}")).into()))
+        ended.unwrap_or_else(|e| Err(Failure::Internal(format!("a change did not end: {e}"))))?
     }
 }
 
@@ -314,7 +351,7 @@ where
 
 /// The wall clock: only what people see is taken from it, never an order or a wait.
 fn now() -> Timestamp {
-    Timestamp(jiff::Timestamp::now().as_millisecond())
+    Timestamp(jiff::Timestamp::now().as_millisecond() + failpoint::clock_offset_ms())
 }
 
 /// Bytes of the operating system's random source, for capabilities.

@@ -7,6 +7,7 @@ use super::open_calls::OpenCall;
 use super::permits::Busy;
 use super::{Service, now};
 use crate::domain::{AccountId, CallId, CallKey, CallResult, CallState, Listed, Tally, Timestamp};
+use crate::failpoint;
 use crate::store::{self, KnownCall};
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,6 +126,7 @@ impl Service {
                 () = service.given_up() => false,
             };
             if has_arrived {
+                failpoint::hit("get.after_send");
                 service.forget(&key).await;
             }
             service.0.readings.remove_if(&key.call_id, |_, latest| latest.same_channel(&sending));

@@ -1,12 +1,13 @@
 //! Runs asynchronous calls: takes those whose turn has come, begins a start of each in the store, and ends it there.
 
-use super::calls::Attempt;
+use super::calls::{Attempt, unless_it_panics};
 use super::error::{Failure, NotRun};
 use super::journal::Journal;
 use super::open_calls::{OpenCall, Phase};
 use super::permits::Granted;
 use super::{Service, Shared, now};
 use crate::domain::CallResult;
+use crate::failpoint;
 use crate::store::{self, Start};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -45,13 +46,19 @@ impl Service {
                 granted.clear();
                 continue;
             };
+            failpoint::hit("claim.after_commit");
             for (granted, start) in granted.drain(..).zip(starts) {
                 match start {
                     Some(start) => {
                         granted.call.set_phase(Phase::Running);
                         let service = service.clone();
                         let tasks = service.0.tasks.clone();
-                        tasks.spawn(async move { service.run_start(granted, start).await });
+                        tasks.spawn(async move {
+                            // The guest's own part is guarded in there: this was about where the call stands.
+                            if unless_it_panics(service.run_start(granted, start)).await.is_none() {
+                                service.distrust("the end of a call broke off");
+                            }
+                        });
                     }
                     // Its function was removed.
                     None => service.0.open_calls.close(&granted.call),
@@ -114,6 +121,7 @@ impl Service {
         let finish = || self.0.store.finish(call.key(), start, result.clone(), at, keep);
         let finished = self.until_there_is_room(finish).await;
         if finished.is_ok() {
+            failpoint::hit("finish.after_commit");
             call.leave(result);
         }
         if end_is_known(call, start, finished) {
@@ -125,6 +133,9 @@ impl Service {
     async fn give_back(&self, call: &OpenCall, start: u32) -> bool {
         let given_back = self.until_there_is_room(|| self.0.store.give_back(call.key(), start)).await;
         let waits = given_back.is_ok();
+        if waits {
+            failpoint::hit("give_back.after_commit");
+        }
         if end_is_known(call, start, given_back) && !waits {
             self.0.open_calls.close(call);
         }

@@ -8,6 +8,7 @@ use crate::domain::{
     AccountId, CRASHES_MAX, CallId, CallKey, CallRequest, CallResult, CallState, FunctionName, IdempotencyKey, Listed,
     Place, Timestamp, Variable, Waiting,
 };
+use crate::failpoint;
 use crate::store::{Enqueued, KnownCall, NewCall, Retention, Start};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -178,6 +179,7 @@ pub(super) fn enqueue(
     if is_new_key && held.keys > keep.function_keys {
         return Err(Problem::Refused(Error::KeysFull(keep.function_keys)));
     }
+    failpoint::check("accept.before_commit")?;
     Ok((Enqueued::Accepted, Some(Place(place.unsigned_abs()))))
 }
 
@@ -208,7 +210,9 @@ fn keyed(
 }
 
 pub(super) fn claim(connection: &Connection, calls: &[CallKey]) -> Result<Vec<Option<Start>>, Problem> {
-    calls.iter().map(|call| claim_one(connection, call)).collect()
+    let starts = calls.iter().map(|call| claim_one(connection, call)).collect::<Result<_, _>>()?;
+    failpoint::check("claim.before_commit")?;
+    Ok(starts)
 }
 
 fn claim_one(connection: &Connection, call: &CallKey) -> Result<Option<Start>, Problem> {
@@ -234,6 +238,7 @@ pub(super) fn give_back(connection: &Connection, call: &CallKey, start: u32) -> 
     let (account, function) = (call.account.as_str(), call.function.as_str());
     let values = params![call.call_id.as_bytes(), account, function, start];
     super::functions::found(connection.prepare_cached(GIVE_BACK)?.execute(values)?)?;
+    failpoint::check("give_back.before_commit")?;
     tallies::add(connection, account, function, Change { pending: 1, running: -1, ..Change::default() }).map(drop)
 }
 
@@ -241,6 +246,7 @@ pub(super) fn drop_pending(connection: &Connection, call: &CallKey) -> Result<()
     let (account, function) = (call.account.as_str(), call.function.as_str());
     let values = params![call.call_id.as_bytes(), account, function];
     super::functions::found(connection.prepare_cached(DROP_PENDING)?.execute(values)?)?;
+    failpoint::check("discard.before_commit")?;
     tallies::add(connection, account, function, Change { pending: -1, taken: 1, ..Change::default() }).map(drop)
 }
 
@@ -266,6 +272,7 @@ pub(super) fn recover(
             tallies::add(connection, key.account.as_str(), key.function.as_str(), change)?;
         }
     }
+    failpoint::check("recover.before_commit")?;
     let mut waiting = connection.prepare_cached(WAITING)?;
     let rows = waiting.query_map([], |row| {
         let numbers = [row.get::<_, i64>(3)?, row.get(4)?, row.get(5)?];

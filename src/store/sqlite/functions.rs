@@ -4,6 +4,7 @@ use super::record::FunctionRow;
 use super::writer::Problem;
 use super::{Error, calls, failure};
 use crate::domain::{AccountId, Function, FunctionName, Quota, QuotaKind};
+use crate::failpoint;
 use rusqlite::{Connection, params};
 
 const ALL: &str = "SELECT account_id, name, uuid, created_ms, definition FROM functions
@@ -42,16 +43,19 @@ pub(super) fn create(
     }
     let values = params![row.account, row.name, row.uuid, row.created_ms, row.definition];
     connection.prepare_cached(INSERT)?.execute(values)?;
+    failpoint::check("create.before_commit")?;
     Ok(())
 }
 
 pub(super) fn update(connection: &Connection, row: &FunctionRow) -> Result<(), Problem> {
     let values = params![row.account, row.name, row.uuid, row.definition];
-    found(connection.prepare_cached(UPDATE)?.execute(values)?)
+    found(connection.prepare_cached(UPDATE)?.execute(values)?)?;
+    Ok(failpoint::check("update.before_commit")?)
 }
 
 pub(super) fn remove(connection: &Connection, account: &AccountId, name: &FunctionName) -> Result<(), Problem> {
     found(connection.prepare_cached(DELETE)?.execute([account.as_str(), name.as_str()])?)?;
+    failpoint::check("remove.before_commit")?;
     calls::remove_of_function(connection, account, name)
 }
 

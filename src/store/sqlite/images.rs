@@ -5,6 +5,7 @@ use super::record::ImageRow;
 use super::writer::Problem;
 use super::{Displaced, Error, ImageKey, failure};
 use crate::domain::{Image, Quota, QuotaKind};
+use crate::failpoint;
 use rusqlite::{Connection, params};
 
 const ALL: &str = "SELECT account_id, repository, tag, digest, size_bytes, created_ms, info, config FROM images
@@ -44,6 +45,7 @@ pub(super) fn put(connection: &Connection, row: &ImageRow, displaced: Displaced,
     }
     connection.prepare_cached(DELETE_TAGGED)?.execute(params![row.account, row.repository, tag])?;
     check_quota(connection, row, quota)?;
+    failpoint::check("image.before_commit")?;
     connection.prepare_cached(INSERT)?.execute(params![
         row.account,
         row.repository,
@@ -76,5 +78,6 @@ fn check_quota(connection: &Connection, row: &ImageRow, quota: Quota) -> Result<
 
 pub(super) fn remove(connection: &Connection, key: &ImageKey) -> Result<(), Problem> {
     let values = params![key.account.as_str(), key.repository, key.tag, key.digest.as_bytes()];
-    found(connection.prepare_cached(DELETE)?.execute(values)?)
+    found(connection.prepare_cached(DELETE)?.execute(values)?)?;
+    Ok(failpoint::check("image_remove.before_commit")?)
 }

@@ -1,6 +1,8 @@
 //! Opening the file: what must hold before anything is read from it or written to it.
 
+use super::writer::injected;
 use super::{Error, failure, seal};
+use crate::failpoint;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::cmp::Ordering;
 use std::fs::{File, OpenOptions};
@@ -130,7 +132,9 @@ pub(super) fn copy(connection: &Connection, path: &Path, version: i64) -> Result
         }
     })?;
     File::open(&temporary).and_then(|file| file.sync_all()).map_err(fail)?;
+    failpoint::check("migrate.before_rename").map_err(fail)?;
     std::fs::rename(&temporary, &kept).map_err(fail)?;
+    failpoint::check("migrate.after_rename").map_err(fail)?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(fail)
 }
@@ -145,5 +149,7 @@ fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-    transaction.commit()
+    failpoint::check("migrate.before_commit").map_err(injected)?;
+    transaction.commit()?;
+    failpoint::check("migrate.after_commit").map_err(injected)
 }

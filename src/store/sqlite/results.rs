@@ -5,6 +5,7 @@ use super::calls::{ENDED, GONE, resealed_call, seal_of_call};
 use super::tallies::{self, Change, Held};
 use super::writer::Problem;
 use crate::domain::{CallKey, CallResult, Timestamp, Verdict};
+use crate::failpoint;
 use crate::store::Retention;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -137,6 +138,7 @@ pub(super) fn finish(
     connection.prepare_cached(LEAVE)?.execute(params![place, &result.stdout[..], &result.stderr[..]])?;
     let ended = Change { running: -1, ..Change::default() }.results(result.verdict, 1, bytes);
     let held = tallies::add(connection, account, function, ended)?;
+    failpoint::check("finish.before_commit")?;
     rotate(connection, account, function, held, now, keep)
 }
 
@@ -152,6 +154,7 @@ fn rotate(
     while are_too_many(held, keep) {
         let Some(oldest) = Oldest::of(connection, account, function, ENDED)? else { break };
         held = oldest.go(connection, account, function, now)?;
+        failpoint::check("rotate.mid")?;
     }
     while held.gone > keep.function_gone {
         let Some(oldest) = Oldest::of(connection, account, function, GONE)? else { break };
@@ -206,6 +209,7 @@ pub(super) fn drop_result(connection: &Connection, call: &CallKey) -> Result<(),
         Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, i64>(1)?))
     });
     let (verdict, bytes) = dropped.optional()?.ok_or(Problem::Refused(Error::NotFound))?;
+    failpoint::check("forget.before_commit")?;
     let verdict = verdict_of(verdict).map_err(|e| Problem::Refused(Error::CorruptRow(format!("calls: {e}"))))?;
     let change = Change { taken: 1, ..Change::default() }.results(verdict, -1, -bytes);
     tallies::add(connection, account, function, change).map(drop)
@@ -235,6 +239,7 @@ pub(super) fn expire(connection: &Connection, now: Timestamp, keep: &Retention) 
         }
     }
     left -= forget_keys(connection, now.before(keep.key_ttl).0, left)?;
+    failpoint::check("expire.before_commit")?;
     Ok(give_space_back(connection)? || left == 0)
 }
 

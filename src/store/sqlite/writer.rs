@@ -8,6 +8,7 @@
 
 use super::ballast::Ballast;
 use super::{Error, failure, results, seal};
+use crate::failpoint;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, ffi};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,6 +54,18 @@ impl From<rusqlite::Error> for Problem {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
+}
+
+/// Of a failpoint.
+impl From<std::io::Error> for Problem {
+    fn from(error: std::io::Error) -> Self {
+        Self::Sqlite(injected(error))
+    }
+}
+
+/// An error of SQLite's that tells of another.
+pub(super) fn injected(error: std::io::Error) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
 }
 
 /// What became of a batch.
@@ -453,7 +466,9 @@ fn commit(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> rusqlite
         }
         execute(connection, "RELEASE operation")?;
     }
-    execute(connection, "COMMIT")
+    failpoint::check("store.before_commit").map_err(injected)?;
+    execute(connection, "COMMIT")?;
+    failpoint::check("store.after_commit").map_err(injected)
 }
 
 fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
