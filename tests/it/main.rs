@@ -45,6 +45,7 @@ mod management;
 mod metrics;
 mod open_machine;
 mod output;
+mod power;
 mod queue;
 mod restart;
 mod restore;
