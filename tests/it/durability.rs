@@ -1,10 +1,12 @@
 //! What is answered stays, whatever happens to the process or its files (`docs/api.md` section 5).
 
 use crate::harness::{Connection, Server, address, guests};
+use hyperfunc::domain::Digest;
+use hyperfunc::image::ImageFiles;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -170,19 +172,9 @@ fn server_that_ends(data: &Path) -> Server {
 
 #[test]
 fn a_failed_sync_stops_the_server() {
-    let Some(strace) = strace() else {
-        eprintln!("skipped: there is no strace that may trace");
-        return;
-    };
     let mut server = Server::start();
     server.load("image", &guests::prints("fine"));
-    let mut tracing = Command::new(strace)
-        .args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO", "-p"])
-        .arg(server.pid().to_string())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    crate::harness::eventually("strace traces", || server.status("TracerPid") != 0);
+    let Some(mut tracing) = fail_syncs(&server, None) else { return };
     let function = json!({"Name": "f", "Config": {"Image": "image"}});
     let mut connection = server.connect();
     connection.send(&server.request("POST", "/funcs/create").json(&function));
@@ -194,8 +186,75 @@ fn a_failed_sync_stops_the_server() {
     let _ = tracing.wait();
 }
 
-/// The tracer, if it is there and may do its work.
-fn strace() -> Option<&'static str> {
-    let status = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
-    status.is_ok_and(|status| status.success()).then_some("strace")
+#[test]
+fn a_failed_sync_of_a_module_or_its_directory_stops_the_server() {
+    for (only, named) in [(None, "/uploads/"), (Some("modules"), "/modules")] {
+        let mut server = Server::start();
+        let address = server.function("f", &guests::prints("old"), json!({}));
+        let only = only.map(|dir| server.data.join(dir));
+        let Some(mut tracing) = fail_syncs(&server, only.as_deref()) else { return };
+        let load = server.request("POST", "/images/load?quiet=1&name=f").header("Content-Type", "application/wasm");
+        let mut connection = server.connect();
+        connection.send(&load.body(wat::parse_str(guests::prints("new")).unwrap()));
+        // As above.
+        let reply = connection.try_reply();
+        assert!(reply.is_none_or(|reply| reply.status == 500), "{named}");
+        assert_eq!(server.ended().code(), Some(1), "{named}: {}", server.log());
+        let log = server.log();
+        let reason = log.lines().find(|line| line.contains("cannot be trusted any more")).unwrap_or_default();
+        assert!(reason.contains(named), "{named}: {log}");
+        let _ = tracing.wait();
+        let server = server.restart(&[]);
+        assert_eq!(server.call(&address, "").expect(200).text(), "old", "{named}");
+        assert_eq!(files(&server.data, "modules").len(), 1, "{named}");
+        assert_eq!(files(&server.data, "uploads"), Vec::<PathBuf>::new(), "{named}");
+    }
+}
+
+/// Lets the syncs of a server fail from now on, all or those of one file; `None`, and it says why, if that cannot be.
+fn fail_syncs(server: &Server, only: Option<&Path>) -> Option<Child> {
+    let may = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    if !may.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: there is no strace that may trace");
+        return None;
+    }
+    let mut tracing = Command::new("strace");
+    tracing.args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO"]);
+    if let Some(only) = only {
+        tracing.arg("-P").arg(only);
+    }
+    let tracing = tracing.arg("-p").arg(server.pid().to_string()).stderr(Stdio::null()).spawn().unwrap();
+    crate::harness::eventually("strace traces", || server.status("TracerPid") != 0);
+    Some(tracing)
+}
+
+#[test]
+fn an_artifact_of_another_version_is_compiled_again() {
+    let mut server = Server::start();
+    let address = server.function("f", &guests::prints("fine"), json!({}));
+    server.kill();
+    let [artifact] = files(&server.data, "artifacts").try_into().unwrap();
+    let name = artifact.file_name().unwrap().to_str().unwrap();
+    let (digest, flavour) = name.split_once('.').unwrap();
+    let digest = Digest::new(<[u8; 32]>::try_from(unhex(digest)).unwrap());
+    // Of the same server, with its seal, but what is in it was written by another version of the engine.
+    let images = ImageFiles::open(&server.data, [0; 32]).unwrap();
+    let mut other = images.artifact(digest, flavour).unwrap();
+    let (_, locked) = include_str!("../../Cargo.lock").split_once("name = \"wasmtime\"\nversion = \"").unwrap();
+    let major = locked.split('.').next().unwrap();
+    let version = [&[u8::try_from(major.len()).unwrap()], major.as_bytes()].concat();
+    let found: Vec<_> = (0..other.len()).filter(|at| other[*at..].starts_with(&version)).collect();
+    assert!(!found.is_empty(), "the version is elsewhere in the artifact");
+    found.iter().for_each(|at| other[at + 1] = b'0');
+    images.keep_artifact(digest, flavour, &other).unwrap();
+    let foreign = fs::read(&artifact).unwrap();
+
+    let server = server.restart(&[]);
+    assert_eq!(server.call(&address, "").expect(200).text(), "fine");
+    assert_ne!(fs::read(&artifact).unwrap(), foreign, "it is still there");
+    assert!(server.log().contains("there is no artifact that this version can load"), "{}", server.log());
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
