@@ -62,10 +62,16 @@ impl Serve {
             _ = signals.next() => {}
             reason = service.failed() => return Err(untrusted(&reason)),
         }
+        let status = tokio::select! {
+            () = drain(service.clone(), server, config.drain) => 0,
+            status = signals.next() => return Ok(status),
+            reason = service.failed() => return Err(untrusted(&reason)),
+        };
+        // A drain also ends when nothing can be waited for any more.
         tokio::select! {
-            () = drain(service.clone(), server, config.drain) => Ok(0),
-            status = signals.next() => Ok(status),
+            biased;
             reason = service.failed() => Err(untrusted(&reason)),
+            () = std::future::ready(()) => Ok(status),
         }
     }
 }

@@ -11,7 +11,6 @@ use super::{Error, failure, results, seal};
 use crate::failpoint;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, ffi};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -213,12 +212,7 @@ impl Writer {
             shown,
         };
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
-        let told = Arc::clone(&failed);
-        let thread = thread.spawn(move || {
-            if catch_unwind(AssertUnwindSafe(|| serve(&mut disk, operations))).is_err() {
-                told.send_replace(Some(gone().to_string()));
-            }
-        });
+        let thread = thread.spawn(move || serve(&mut disk, operations));
         let thread = thread.map_err(|e| Error::Failed(format!("no thread for the writer: {e}")))?;
         Ok(Self { queue: Some(queue), thread: Some(thread), failed, commits })
     }
@@ -310,6 +304,17 @@ fn gone() -> Error {
     Error::Failed("its writer is gone".to_owned())
 }
 
+/// Says that the writer has panicked, before those who wait for it can know.
+struct TellsOfPanic(Arc<watch::Sender<Option<String>>>);
+
+impl Drop for TellsOfPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.send_replace(Some("its writer has panicked, told on stderr".to_owned()));
+        }
+    }
+}
+
 /// Until nobody can ask any more. After a failure all are told so, and nothing is written.
 fn serve(disk: &mut Disk, mut operations: mpsc::Receiver<Box<dyn Operation>>) {
     let mut waiting = Vec::with_capacity(BATCH_OPERATIONS_MAX);
@@ -319,6 +324,8 @@ fn serve(disk: &mut Disk, mut operations: mpsc::Receiver<Box<dyn Operation>>) {
         }
         while !waiting.is_empty() {
             let mut batch: Vec<_> = waiting.drain(..disk.fit(&waiting)).collect();
+            // Behind the batch, and so dropped before it.
+            let _tells = TellsOfPanic(Arc::clone(&disk.failed));
             let fate = disk.write(&mut batch);
             for operation in batch {
                 operation.answer(&fate);
