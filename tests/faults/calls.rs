@@ -177,3 +177,43 @@ fn a_call_that_a_drain_has_given_back_is_not_counted_as_crashed() {
     }
     assert_eq!(accepted.attempts(&accepted.data.sound()), (5, vec![1]));
 }
+
+#[test]
+fn a_call_that_ends_its_server_three_times_has_failed_and_lets_the_next_ones_run() {
+    let (data, target) = with_function();
+    let at = Break("guest.write", 0, How::Abort);
+    let server = data.broken(at);
+    // It may end the server before its id is told.
+    let _ = call(&server, &target);
+    assert_broken(server, at);
+    for _ in 0..2 {
+        data.breaks(at);
+    }
+    let server = data.sound();
+    let list = server.list(&target);
+    assert_eq!((list.len(), &list[0]["Status"], &list[0]["Message"]), (1, &json!("FAILED"), &json!("interrupted")));
+    assert_eq!(server.wait(&target, &id(&list[0])).expect(500).text(), "interrupted\n");
+    let next = server.enqueue(&target, "next");
+    assert_eq!(Stamped::of(&server.wait(&target, &next).expect(200).body).attempt, 1);
+}
+
+#[test]
+fn a_synchronous_call_is_never_run_twice() {
+    for place in ["call.runs", "guest.write"] {
+        let (data, target) = with_function();
+        let at = Break(place, 0, How::Abort);
+        let server = data.broken(at);
+        assert!(ask(server.functions, &Request::new(server.functions, "POST", &target)).is_none(), "{place}");
+        assert_broken(server, at);
+        let server = data.sound();
+        assert_eq!(server.tally(&target), Tally::default(), "{place}");
+        let after = server.call(&target, "").expect(200);
+        assert_eq!(Stamped::of(&after.body).attempt, 1);
+        let log = target.strip_suffix("/sync").unwrap().replacen("/call/", "/logs/", 1);
+        let log = Request::new(server.functions, "GET", &format!("{log}?tail=all")).send().expect(200);
+        let told = log.text().lines().filter(|line| line.contains("\"RUNNING\"")).count();
+        assert!(told <= 2, "{place}: {}", log.text());
+        let finished = log.text().lines().filter(|line| line.contains("\"FINISHED\"")).count();
+        assert_eq!(finished, 1, "{place}: {}", log.text());
+    }
+}

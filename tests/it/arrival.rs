@@ -222,3 +222,18 @@ fn a_crowd_that_waits_for_one_call_gets_it_and_costs_little() {
     assert!(server.status("Threads") <= threads + 4, "threads for a crowd that waits");
     server.get(&call.output).expect(404);
 }
+
+#[test]
+fn a_reader_that_does_not_read_holds_no_slot() {
+    let server = Server::with(&["--max-running", "1"]);
+    let target = server.function("cat", &guests::cat(), json!({}));
+    let mut slow = narrow(&server);
+    slow.send(&server.request("POST", &target).body(noise()));
+    for _ in 0..3 {
+        assert_eq!(server.call(&target, "quick").expect(200).text(), "quick");
+    }
+    server.wait_for_running(0);
+    // All of it is still there for whoever reads at last.
+    let reply = slow.reply().expect(200);
+    assert!(reply.body == noise(), "other bytes");
+}

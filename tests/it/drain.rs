@@ -170,3 +170,24 @@ fn a_drain_between_the_starts_of_calls_ends_none_of_them() {
     }
     server.wait_for_tally(&target, Tally::default());
 }
+
+#[test]
+fn two_hundred_calls_that_run_end_in_a_drain_and_none_is_lost_or_run_twice() {
+    const CALLS: usize = 100;
+    let mut server = Server::with(&["--max-running", "200"]);
+    let target = server.function("f", &guests::stamps(4_000_000_000), json!({}));
+    let accepted: Vec<_> = (0..CALLS).map(|number| server.enqueue(&target, &number.to_string())).collect();
+    let mut waiting: Vec<_> = (0..CALLS).map(|_| server.begin("POST", &target)).collect();
+    server.wait_for_running(2 * CALLS as u64);
+    drained(&mut server, Duration::from_secs(30));
+    for call in &mut waiting {
+        let reply = call.reply().expect(200);
+        assert_eq!(Stamped::of(&reply.body).attempt, 1);
+    }
+    let server = server.restart(&[]);
+    assert_eq!(server.tally(&target), Tally { finished: CALLS as u64, ..Tally::default() });
+    for (number, call) in accepted.iter().enumerate() {
+        let found = Stamped::of(&server.output(&target, call).expect(200).body);
+        assert_eq!((found.body, found.attempt), (number.to_string(), 1));
+    }
+}

@@ -2,6 +2,8 @@
 
 use crate::harness::{Connection, Request, Server, eventually, guests};
 use serde_json::json;
+use socket2::SockRef;
+use std::time::Duration;
 
 const A_YEAR: u64 = 365 * 86_400 * 1_000_000_000;
 const FLAGS: [&str; 4] = ["--log", "hyperfunc=debug", "--max-running", "1"];
@@ -41,7 +43,11 @@ impl Client {
     /// Leaves; what is returned keeps the connection open where that is the way.
     fn leaves(mut self) -> Option<Connection> {
         match self.way {
-            Way::Closes | Way::Resets => None,
+            Way::Closes => None,
+            Way::Resets => {
+                SockRef::from(self.connection.stream.get_ref()).set_linger(Some(Duration::ZERO)).unwrap();
+                None
+            }
             Way::ShutsDown => {
                 self.connection.finish();
                 Some(self.connection)
@@ -161,7 +167,7 @@ fn a_call_that_nobody_waits_for_still_ends_at_its_timeout() {
 fn a_call_is_none_before_its_body_is_there() {
     let server = Server::with(&FLAGS);
     let target = server.function("cat", &guests::cat(), json!({}));
-    for way in [Way::Closes, Way::ShutsDown] {
+    for way in WAYS {
         let mut connection = server.connect();
         connection.write(format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf").as_bytes());
         let broken_off = server.log().matches("the body broke off").count();
