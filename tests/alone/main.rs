@@ -7,6 +7,7 @@
 mod harness;
 
 mod hostile;
+mod space;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
