@@ -13,14 +13,16 @@ use std::time::{Duration, Instant};
 const MB: u64 = 1 << 20;
 /// What the ended calls of a function may keep, and what its log may.
 const CAPS: u64 = 2 * 50 * MB;
+/// What is known of each call that has ended, whether its output is kept or not.
+const KNOWN_BYTES: u64 = 256;
 /// What the queue may hold: short, so that it counts for little.
 const PENDING_MAX: &str = "500";
 const CLIENTS: usize = 32;
 /// What must be free again is free by then: the server looks every thirty seconds.
 const GIVEN_BACK_MAX: Duration = Duration::from_secs(90);
 
-/// How many calls, and the bytes that each brings and leaves. So many of that size fill either cap twice over; with
-/// `SPACE_CALLS=100000` they are as many as the results and the memory of a function may count.
+/// How many calls, and the bytes that each brings and leaves: enough to fill both caps. `SPACE_CALLS=100000` makes more
+/// calls, which leave less.
 fn calls_and_bytes() -> (usize, usize) {
     match std::env::var("SPACE_CALLS") {
         Ok(calls) => (calls.parse().expect("SPACE_CALLS is a number"), 1 << 10),
@@ -125,10 +127,12 @@ fn a_function_takes_what_it_may_and_gives_it_back() {
     let kept = finished * bytes as u64;
     assert!(kept <= 50 * MB && kept > 49 * MB, "{finished} results");
     println!("{calls_max} calls of {bytes} bytes in {took:?}: {} KB at most: {at_most}", most >> 10);
-    assert!(most <= before + CAPS / 100 * 120, "{} MB: {at_most}", most / MB);
+    let caps = CAPS + calls_max as u64 * KNOWN_BYTES;
+    assert!(most <= before + caps / 100 * 120, "{} MB: {at_most}", most / MB);
 
-    server.request("DELETE", "/funcs/f").send().expect(204);
     let began = Instant::now();
+    server.request("DELETE", "/funcs/f").send().expect(204);
+    println!("removed after {:?}", began.elapsed());
     // What the store keeps for the next calls, and its log of writes.
     let given_back = || disk_use(&server.data) <= before + 20 * MB;
     while !given_back() {
