@@ -258,3 +258,17 @@ fn an_artifact_of_another_version_is_compiled_again() {
 fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
+
+/// With the feature that the tests of faults are built with, it can.
+#[cfg(not(feature = "failpoints"))]
+#[test]
+fn a_server_cannot_be_broken_by_its_environment() {
+    let mut serve = crate::harness::binary();
+    let break_all = ["accept.before_commit", "store.before_commit", "call.runs"].map(|place| format!("{place}=panic"));
+    serve.env("FAILPOINTS", break_all.join(";")).env("FAILPOINT_CLOCK", "/dev/null");
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::try_as(serve, &dir.path().join("data"), &[]).unwrap();
+    let target = server.function("f", &guests::prints("fine"), json!({}));
+    let call = server.enqueue(&target, "");
+    assert_eq!(server.wait(&target, &call).expect(200).text(), "fine");
+}
