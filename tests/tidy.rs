@@ -199,7 +199,9 @@ fn every_table_has_its_account() {
     assert!(!tables.is_empty());
     for table in tables {
         let columns: Vec<&str> = table.split(';').next().unwrap().split_whitespace().collect();
-        assert!(columns.windows(2).any(|words| words == ["account_id", "TEXT"]), "{columns:?}");
+        let hangs_on_a_call = table.contains("PRIMARY KEY REFERENCES calls (place) ON DELETE CASCADE");
+        let has_account = columns.windows(2).any(|words| words == ["account_id", "TEXT"]);
+        assert!(has_account || hangs_on_a_call, "{columns:?}");
     }
 }
 

@@ -6,6 +6,7 @@
 mod audit;
 mod ballast;
 mod calls;
+mod disk;
 mod functions;
 mod images;
 mod open;
