@@ -37,6 +37,7 @@ struct Data {
     /// The call that was accepted under a key, and when.
     keys: HashMap<(Owner, IdempotencyKey), (CallId, Timestamp)>,
     last_place: u64,
+    ends: u64,
     transitions: u64,
 }
 
@@ -47,6 +48,8 @@ struct Call {
     starts: u32,
     crashes: u32,
     state: State,
+    /// Counts ends: what ended first has the least.
+    end: u64,
 }
 
 enum State {
@@ -215,7 +218,7 @@ impl Data {
         }
         self.last_place += 1;
         let place = Place(self.last_place);
-        self.calls.insert(place, Call { key, created, request, starts: 0, crashes: 0, state: State::Pending });
+        self.calls.insert(place, Call { key, created, request, starts: 0, crashes: 0, state: State::Pending, end: 0 });
         Ok((Enqueued::Accepted, Some(place)))
     }
 
@@ -238,15 +241,20 @@ impl Data {
         now: Timestamp,
         keep: &Retention,
     ) -> Result<(), Error> {
-        self.find(key, |call| call.runs() && call.starts == start)?.state = State::Ended(now, result);
+        let end = self.ends + 1;
+        let call = self.find(key, |call| call.runs() && call.starts == start)?;
+        (call.state, call.end) = (State::Ended(now, result), end);
+        self.ends = end;
         self.rotate(&owner(key), now, keep);
         Ok(())
     }
 
     /// Lets the oldest go until the rest is within its bounds.
     fn rotate(&mut self, owner: &Owner, now: Timestamp, keep: &Retention) {
-        let mut ended: Vec<_> =
-            self.of(owner).filter_map(|(place, call)| call.result().map(|(at, bytes)| (at, place, bytes))).collect();
+        let mut ended: Vec<_> = self
+            .of(owner)
+            .filter_map(|(place, call)| call.result().map(|(_, bytes)| (call.end, place, bytes)))
+            .collect();
         ended.sort();
         let mut bytes: u64 = ended.iter().map(|(_, _, bytes)| bytes).sum();
         let mut results = ended.len() as u64;
@@ -258,7 +266,7 @@ impl Data {
             self.go(place, now);
         }
         let mut gone: Vec<_> =
-            self.of(owner).filter_map(|(place, call)| call.gone_since().map(|at| (at, place))).collect();
+            self.of(owner).filter_map(|(place, call)| call.gone_since().map(|_| (call.end, place))).collect();
         gone.sort();
         let too_many = (gone.len() as u64).saturating_sub(keep.function_gone);
         for (_, place) in gone.into_iter().take(too_many as usize) {

@@ -300,7 +300,7 @@ impl<'a> Run<'a> {
             assert!(place > self.last_place, "{place:?} after {:?}", self.last_place);
             self.last_place = place;
             let (created, state) = (self.model.now, State::Pending);
-            let call = model::Call { key: call_key, place, created, request, starts: 0, crashes: 0, state };
+            let call = model::Call { key: call_key, place, created, request, starts: 0, crashes: 0, state, end: 0 };
             self.model.calls.push(call);
         }
     }

@@ -57,6 +57,8 @@ pub(super) struct Call {
     pub(super) starts: u32,
     pub(super) crashes: u32,
     pub(super) state: State,
+    /// Counts ends: what ended first has the least.
+    pub(super) end: u64,
 }
 
 impl Call {
@@ -84,6 +86,7 @@ pub(super) struct Model {
     /// In the order of acceptance.
     pub(super) calls: Vec<Call>,
     keys: Vec<Key>,
+    ends: u64,
 }
 
 pub(super) fn owner(function: usize) -> (AccountId, FunctionName) {
@@ -227,8 +230,11 @@ impl Model {
 
     /// Ends a start.
     pub(super) fn end(&mut self, key: &CallKey, start: u32, state: State) -> Result<(), Error> {
+        let end = self.ends + 1;
         let running = self.find(key).filter(|call| call.state.runs() && call.starts == start);
-        running.ok_or(Error::NotFound)?.state = state;
+        let running = running.ok_or(Error::NotFound)?;
+        (running.state, running.end) = (state, end);
+        self.ends = end;
         self.keep_bounds();
         Ok(())
     }
@@ -282,9 +288,9 @@ impl Model {
     fn keep_bounds(&mut self) {
         for function in 0..FUNCTIONS.len() {
             let calls = || self.calls.iter().enumerate().filter(|(_, call)| is_of(&call.key, function));
-            // Newest first, and of those that ended at once, the one that was accepted later.
+            // The last end first, whatever the clock said.
             let ended = calls().filter_map(|(index, call)| match &call.state {
-                State::Ended(at, result) => Some((Reverse((*at, call.place)), index, result.kept_bytes())),
+                State::Ended(_, result) => Some((Reverse(call.end), index, result.kept_bytes())),
                 _ => None,
             });
             let mut ended: Vec<_> = ended.collect();
@@ -304,7 +310,7 @@ impl Model {
 
     fn keep_gone(&mut self, function: usize) {
         let gone = self.of(function).filter_map(|call| match call.state {
-            State::Gone(at) => Some((Reverse((at, call.place)), call.key.clone())),
+            State::Gone(_) => Some((Reverse(call.end), call.key.clone())),
             _ => None,
         });
         let mut gone: Vec<_> = gone.collect();

@@ -85,6 +85,13 @@ pub(crate) async fn the_result_that_ended_first_goes_first(disk: &dyn Disk) {
         store.finish(&key("f", number), 1, output(0), Timestamp(at), &keep).await.unwrap();
     }
     assert_eq!(results(&store, [1, 2, 3]).await, [Some(0), None, Some(0)]);
+    // The clock on the wall was put back: what ends now is the newest all the same.
+    run(&store, new_call("f", 4), output(0), 0, &keep).await;
+    assert_eq!(results(&store, [1, 3, 4]).await, [Some(0), None, Some(0)]);
+    let keep = Retention { function_gone: 1, ..keep };
+    run(&store, new_call("f", 5), output(0), -1, &keep).await;
+    assert_eq!(results(&store, [1, 4, 5]).await, [None, Some(0), Some(0)]);
+    assert_eq!(store.call(&key("f", 3)).await.unwrap(), None);
 }
 
 pub(crate) async fn calls_that_are_gone_are_counted(disk: &dyn Disk) {

@@ -33,7 +33,7 @@ const CALLS: &str = concat!(
 const TALLIES: &str = "SELECT account_id, function, pending, running, finished, failed, gone, bytes, keys, accepted,
         taken, forgotten,
         checksum = seal(account_id, function, pending, running, finished, failed, gone, bytes, keys, accepted, taken,
-            forgotten)
+            forgotten, ends)
     FROM tallies ORDER BY account_id, function";
 const KEYS: &str = "SELECT account_id, function, count(*), sum(checksum = seal(account_id, function, key, call_id,
         created_ms))

@@ -23,7 +23,12 @@ pub(super) const GONE: i64 = 3;
 /// as they are, or as they are put here.
 macro_rules! seal_of_call {
     () => {
-        seal_of_call!("state", "starts", "crashes", "bytes, ended_ms, verdict, message, content_type, payload")
+        seal_of_call!(
+            "state",
+            "starts",
+            "crashes",
+            "bytes, ended_ms, end_number, verdict, message, content_type, payload"
+        )
     };
     ($state:literal, $starts:literal, $crashes:literal, $rest:literal) => {
         concat!(
@@ -66,11 +71,16 @@ const PUT_KEY: &str =
     VALUES (?1, ?2, ?3, ?4, ?5, seal(?1, ?2, ?3, ?4, ?5))";
 const INSERT: &str = "INSERT INTO calls (account_id, function, call_id, created_ms, bytes, payload, checksum)
     VALUES (?1, ?2, ?3, ?4, ?5, seal(?6, ?7, NULL, NULL),
-        seal(?1, ?2, ?3, ?4, 0, 0, 0, ?5, NULL, NULL, NULL, NULL, seal(?6, ?7, NULL, NULL)))";
+        seal(?1, ?2, ?3, ?4, 0, 0, 0, ?5, NULL, NULL, NULL, NULL, NULL, seal(?6, ?7, NULL, NULL)))";
 const BRING: &str = "INSERT INTO payloads (place, variables, body) VALUES (?1, ?2, ?3)";
 pub(super) const CLAIM: &str = concat!(
     "UPDATE calls SET state = 1, starts = starts + 1, checksum = ",
-    resealed_call!("1", "starts + 1", "crashes", "bytes, ended_ms, verdict, message, content_type, payload"),
+    resealed_call!(
+        "1",
+        "starts + 1",
+        "crashes",
+        "bytes, ended_ms, end_number, verdict, message, content_type, payload"
+    ),
     " WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0 AND ",
     trusted_call!(),
     " RETURNING starts, place, payload"
@@ -79,7 +89,7 @@ pub(super) const BROUGHT: &str = "SELECT variables, body FROM payloads
     WHERE place = ?1 AND trusted('calls', ?2, ?3, seal(variables, body, stdout, stderr))";
 pub(super) const GIVE_BACK: &str = concat!(
     "UPDATE calls SET state = 0, checksum = ",
-    resealed_call!("0", "starts", "crashes", "bytes, ended_ms, verdict, message, content_type, payload"),
+    resealed_call!("0", "starts", "crashes", "bytes, ended_ms, end_number, verdict, message, content_type, payload"),
     " WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 1 AND starts = ?4"
 );
 pub(super) const DROP_PENDING: &str =
@@ -92,7 +102,12 @@ pub(super) const RUNNING_ONES: &str = concat!(
 );
 pub(super) const CRASHED: &str = concat!(
     "UPDATE calls SET state = 0, crashes = crashes + 1, checksum = ",
-    resealed_call!("0", "starts", "crashes + 1", "bytes, ended_ms, verdict, message, content_type, payload"),
+    resealed_call!(
+        "0",
+        "starts",
+        "crashes + 1",
+        "bytes, ended_ms, end_number, verdict, message, content_type, payload"
+    ),
     " WHERE call_id = ?1"
 );
 pub(super) const WAITING: &str = concat!(

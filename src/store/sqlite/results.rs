@@ -17,10 +17,10 @@ const FREED_PAGES_MAX: u32 = 1_000;
 const FREE_PAGES_KEPT: u32 = 1_000;
 
 pub(super) const FINISH: &str = concat!(
-    "UPDATE calls SET state = 2, ended_ms = ?5, verdict = ?6, message = ?7, content_type = ?8,
+    "UPDATE calls SET state = 2, ended_ms = ?5, end_number = ?12, verdict = ?6, message = ?7, content_type = ?8,
         bytes = ?9, payload = seal(NULL, NULL, ?10, ?11),
         checksum = ",
-    resealed_call!("2", "starts", "crashes", "?9, ?5, ?6, ?7, ?8, seal(NULL, NULL, ?10, ?11)"),
+    resealed_call!("2", "starts", "crashes", "?9, ?5, ?12, ?6, ?7, ?8, seal(NULL, NULL, ?10, ?11)"),
     " WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 1 AND starts = ?4
     RETURNING place"
 );
@@ -28,17 +28,19 @@ pub(super) const LEAVE: &str = "INSERT OR REPLACE INTO payloads (place, stdout, 
 pub(super) const TAKE: &str = "DELETE FROM payloads WHERE place = ?1";
 pub(super) const DROP: &str = "DELETE FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 2
     RETURNING verdict, bytes";
-pub(super) const OLDEST: &str = "SELECT place, ended_ms, verdict, bytes FROM calls
-    WHERE account_id = ?1 AND function = ?2 AND state = ?3 AND ended_ms IS NOT NULL ORDER BY ended_ms, place LIMIT 1";
+pub(super) const OLDEST: &str = "SELECT place, verdict, bytes FROM calls
+    WHERE account_id = ?1 AND function = ?2 AND state = ?3 AND end_number IS NOT NULL ORDER BY end_number LIMIT 1";
+pub(super) const EXPIRED: &str = "SELECT place, verdict, bytes, account_id, function FROM calls
+    WHERE state = ?1 AND ended_ms <= ?2 ORDER BY ended_ms LIMIT ?3";
 pub(super) const GO: &str = concat!(
     "UPDATE calls SET state = 3, ended_ms = ?2, bytes = 0, verdict = NULL, message = NULL, content_type = NULL,
         payload = seal(NULL, NULL, NULL, NULL), checksum = ",
-    resealed_call!("3", "starts", "crashes", "0, ?2, NULL, NULL, NULL, seal(NULL, NULL, NULL, NULL)"),
+    resealed_call!("3", "starts", "crashes", "0, ?2, end_number, NULL, NULL, NULL, seal(NULL, NULL, NULL, NULL)"),
     " WHERE place = ?1"
 );
 pub(super) const FORGET: &str = "DELETE FROM calls WHERE place = ?1";
-const WITH_RESULTS: &str = "SELECT account_id, function, finished + failed, gone, bytes, keys FROM tallies
-    WHERE finished + failed + gone > 0";
+const BEYOND_BOUNDS: &str = "SELECT account_id, function, finished + failed, gone, bytes, keys FROM tallies
+    WHERE finished + failed > ?1 OR gone > ?2 OR bytes > ?3";
 pub(super) const OLD_KEYS: &str =
     "SELECT account_id, function, key FROM idempotency_keys WHERE created_ms <= ?1 LIMIT ?2";
 pub(super) const FORGET_KEY: &str = "DELETE FROM idempotency_keys WHERE account_id = ?1 AND function = ?2 AND key = ?3";
@@ -132,11 +134,12 @@ pub(super) fn finish(
         bytes,
         &result.stdout[..],
         &result.stderr[..],
+        tallies::ends(connection, account, function)? + 1,
     ];
     let ended = connection.prepare_cached(FINISH)?.query_row(values, |row| row.get::<_, i64>(0)).optional()?;
     let place = ended.ok_or(Problem::Refused(Error::NotFound))?;
     connection.prepare_cached(LEAVE)?.execute(params![place, &result.stdout[..], &result.stderr[..]])?;
-    let ended = Change { running: -1, ..Change::default() }.results(result.verdict, 1, bytes);
+    let ended = Change { running: -1, ends: 1, ..Change::default() }.results(result.verdict, 1, bytes);
     let held = tallies::add(connection, account, function, ended)?;
     failpoint::check("finish.before_commit")?;
     rotate(connection, account, function, held, now, keep)
@@ -147,48 +150,59 @@ fn rotate(
     connection: &Connection,
     account: &str,
     function: &str,
-    mut held: Held,
+    held: Held,
     now: Timestamp,
     keep: &Retention,
 ) -> Result<(), Problem> {
-    while are_too_many(held, keep) {
-        let Some(oldest) = Oldest::of(connection, account, function, ENDED)? else { break };
-        held = oldest.go(connection, account, function, now)?;
+    rotate_some(connection, (account, function), held, now, keep, usize::MAX).map(drop)
+}
+
+/// Lets at most so many go; answers how many.
+fn rotate_some(
+    connection: &Connection,
+    of: (&str, &str),
+    mut held: Held,
+    now: Timestamp,
+    keep: &Retention,
+    max: usize,
+) -> Result<usize, Problem> {
+    let mut gone = 0;
+    while gone < max && (held.bytes > keep.function_bytes || held.results > keep.function_calls) {
+        let Some(oldest) = EndedCall::oldest(connection, of, ENDED)? else { break };
+        held = oldest.go(connection, of, now)?;
         failpoint::check("rotate.mid")?;
+        gone += 1;
     }
-    while held.gone > keep.function_gone {
-        let Some(oldest) = Oldest::of(connection, account, function, GONE)? else { break };
-        held = oldest.forget(connection, account, function)?;
+    while gone < max && held.gone > keep.function_gone {
+        let Some(oldest) = EndedCall::oldest(connection, of, GONE)? else { break };
+        held = oldest.forget(connection, of)?;
+        gone += 1;
     }
-    Ok(())
+    Ok(gone)
 }
 
-/// Whether results have to go.
-fn are_too_many(held: Held, keep: &Retention) -> bool {
-    held.bytes > keep.function_bytes || held.results > keep.function_calls
-}
-
-/// The call of a function that has been longest in a state.
-struct Oldest {
+/// A call that has ended long ago.
+struct EndedCall {
     place: i64,
-    since_ms: i64,
     verdict: Option<i64>,
     bytes: i64,
 }
 
-impl Oldest {
-    fn of(connection: &Connection, account: &str, function: &str, state: i64) -> Result<Option<Self>, Problem> {
+impl EndedCall {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { place: row.get(0)?, verdict: row.get(1)?, bytes: row.get(2)? })
+    }
+
+    /// Of those of a function in a state, the one that ended first.
+    fn oldest(connection: &Connection, (account, function): (&str, &str), state: i64) -> Result<Option<Self>, Problem> {
         let mut oldest = connection.prepare_cached(OLDEST)?;
-        let oldest = oldest.query_row(params![account, function, state], |row| {
-            Ok(Self { place: row.get(0)?, since_ms: row.get(1)?, verdict: row.get(2)?, bytes: row.get(3)? })
-        });
-        Ok(oldest.optional()?)
+        Ok(oldest.query_row(params![account, function, state], Self::read).optional()?)
     }
 
     /// Its result is kept no longer.
-    fn go(self, connection: &Connection, account: &str, function: &str, now: Timestamp) -> Result<Held, Problem> {
-        let verdict =
-            verdict_of(self.verdict).map_err(|e| Problem::Refused(Error::CorruptRow(format!("calls: {e}"))))?;
+    fn go(self, connection: &Connection, (account, function): (&str, &str), now: Timestamp) -> Result<Held, Problem> {
+        let verdict = verdict_of(self.verdict);
+        let verdict = verdict.map_err(|e| Problem::Refused(Error::CorruptRow(format!("calls: {e}"))))?;
         connection.prepare_cached(GO)?.execute([self.place, now.0])?;
         connection.prepare_cached(TAKE)?.execute([self.place])?;
         let gone = Change { gone: 1, ..Change::default() }.results(verdict, -1, -self.bytes);
@@ -196,7 +210,7 @@ impl Oldest {
     }
 
     /// Nobody remembers it any more.
-    fn forget(self, connection: &Connection, account: &str, function: &str) -> Result<Held, Problem> {
+    fn forget(self, connection: &Connection, (account, function): (&str, &str)) -> Result<Held, Problem> {
         connection.prepare_cached(FORGET)?.execute([self.place])?;
         tallies::add(connection, account, function, Change { gone: -1, forgotten: 1, ..Change::default() })
     }
@@ -218,29 +232,40 @@ pub(super) fn drop_result(connection: &Connection, call: &CallKey) -> Result<(),
 /// `true` if there may be more to do.
 pub(super) fn expire(connection: &Connection, now: Timestamp, keep: &Retention) -> Result<bool, Problem> {
     let mut left = EXPIRE_CALLS_MAX;
-    let mut functions = connection.prepare_cached(WITH_RESULTS)?;
-    let functions: Vec<(String, String, Held)> = functions
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, Held::read(row, 2)?)))?
-        .collect::<Result<_, _>>()?;
-    for (account, function, mut held) in functions {
-        while left > 0
-            && let Some(oldest) = Oldest::of(connection, &account, &function, ENDED)?
-            && (are_too_many(held, keep) || oldest.since_ms <= now.before(keep.result_ttl).0)
-        {
-            held = oldest.go(connection, &account, &function, now)?;
-            left -= 1;
-        }
-        while left > 0
-            && let Some(oldest) = Oldest::of(connection, &account, &function, GONE)?
-            && (held.gone > keep.function_gone || oldest.since_ms <= now.before(keep.gone_ttl).0)
-        {
-            held = oldest.forget(connection, &account, &function)?;
-            left -= 1;
-        }
+    for (old, of) in expired(connection, ENDED, now.before(keep.result_ttl), left)? {
+        old.go(connection, (&of.0, &of.1), now)?;
+        left -= 1;
+    }
+    for (old, of) in expired(connection, GONE, now.before(keep.gone_ttl), left)? {
+        old.forget(connection, (&of.0, &of.1))?;
+        left -= 1;
+    }
+    // What is kept may have been allowed to be more.
+    let bounds = [keep.function_calls, keep.function_gone, keep.function_bytes];
+    let mut beyond = connection.prepare_cached(BEYOND_BOUNDS)?;
+    let beyond = beyond.query_map(bounds.map(|bound| i64::try_from(bound).unwrap_or(i64::MAX)), |row| {
+        Ok((row.get(0)?, row.get(1)?, Held::read(row, 2)?))
+    })?;
+    for (account, function, held) in beyond.collect::<Result<Vec<(String, String, Held)>, _>>()? {
+        left -= rotate_some(connection, (&account, &function), held, now, keep, left)?;
     }
     left -= forget_keys(connection, now.before(keep.key_ttl).0, left)?;
     failpoint::check("expire.before_commit")?;
     Ok(give_space_back(connection)? || left == 0)
+}
+
+/// At most so many calls that are in a state since then or longer, with their account and function.
+fn expired(
+    connection: &Connection,
+    state: i64,
+    since: Timestamp,
+    max: usize,
+) -> Result<Vec<(EndedCall, (String, String))>, Problem> {
+    let mut expired = connection.prepare_cached(EXPIRED)?;
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    let expired = expired
+        .query_map(params![state, since.0, max], |row| Ok((EndedCall::read(row)?, (row.get(3)?, row.get(4)?))))?;
+    Ok(expired.collect::<Result<_, _>>()?)
 }
 
 /// Forgets keys that are as old as that, at most so many; answers how many.

@@ -8,18 +8,21 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 pub(super) const ADD: &str = "UPDATE tallies SET pending = pending + ?3, running = running + ?4,
         finished = finished + ?5, failed = failed + ?6, gone = gone + ?7, bytes = bytes + ?8, keys = keys + ?9,
-        accepted = accepted + ?10, taken = taken + ?11, forgotten = forgotten + ?12,
+        accepted = accepted + ?10, taken = taken + ?11, forgotten = forgotten + ?12, ends = ends + ?13,
         checksum = resealed(checksum,
-            seal(account_id, function, pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten),
+            seal(account_id, function, pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten,
+                ends),
             seal(account_id, function, pending + ?3, running + ?4, finished + ?5, failed + ?6, gone + ?7, bytes + ?8,
-                keys + ?9, accepted + ?10, taken + ?11, forgotten + ?12))
+                keys + ?9, accepted + ?10, taken + ?11, forgotten + ?12, ends + ?13))
     WHERE account_id = ?1 AND function = ?2 RETURNING finished + failed, gone, bytes, keys";
 const INSERT: &str = "INSERT INTO tallies (account_id, function, pending, running, finished, failed, gone, bytes, keys,
         checksum)
-    VALUES (?1, ?2, 0, 0, 0, 0, 0, 0, 0, seal(?1, ?2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))";
+    VALUES (?1, ?2, 0, 0, 0, 0, 0, 0, 0, seal(?1, ?2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))";
 const ONE: &str = "SELECT pending, running, finished, failed FROM tallies
     WHERE account_id = ?1 AND function = ?2 AND trusted('tallies', function, checksum,
-        seal(account_id, function, pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten))";
+        seal(account_id, function, pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten,
+            ends))";
+const ENDS: &str = "SELECT ends FROM tallies WHERE account_id = ?1 AND function = ?2";
 const DELETE: &str = "DELETE FROM tallies WHERE account_id = ?1 AND function = ?2 RETURNING accepted";
 const REMOVED: &str = "INSERT INTO removed_calls (account_id, accepted) VALUES (?1, ?2)
     ON CONFLICT DO UPDATE SET accepted = accepted + excluded.accepted";
@@ -37,6 +40,7 @@ pub(super) struct Change {
     pub(super) accepted: i64,
     pub(super) taken: i64,
     pub(super) forgotten: i64,
+    pub(super) ends: i64,
 }
 
 impl Change {
@@ -73,11 +77,11 @@ impl Held {
 
 /// Adds a change, and answers what is held then.
 pub(super) fn add(connection: &Connection, account: &str, function: &str, change: Change) -> Result<Held, Problem> {
-    let Change { pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten } = change;
+    let Change { pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten, ends } = change;
     let mut update = connection.prepare_cached(ADD)?;
     let mut update = || {
         let values = params![
-            account, function, pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten
+            account, function, pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten, ends
         ];
         update.query_row(values, |row| Held::read(row, 0)).optional()
     };
@@ -86,6 +90,12 @@ pub(super) fn add(connection: &Connection, account: &str, function: &str, change
     }
     connection.prepare_cached(INSERT)?.execute([account, function])?;
     update()?.ok_or(Problem::Refused(Error::NotFound))
+}
+
+/// How many calls of a function have ended.
+pub(super) fn ends(connection: &Connection, account: &str, function: &str) -> Result<i64, Problem> {
+    let ends = connection.prepare_cached(ENDS)?.query_row([account, function], |row| row.get(0)).optional()?;
+    Ok(ends.unwrap_or(0))
 }
 
 /// The tally of a function.

@@ -24,14 +24,24 @@ ALTER TABLE calls DROP COLUMN variables;
 ALTER TABLE calls DROP COLUMN body;
 ALTER TABLE calls DROP COLUMN stdout;
 ALTER TABLE calls DROP COLUMN stderr;
+-- Which of its function's ends its own was, from 1: the oldest result goes first, whatever the clock on the wall has said.
+ALTER TABLE calls ADD COLUMN end_number INTEGER;
+UPDATE calls SET end_number = ends.number FROM (
+    SELECT place, row_number() OVER (PARTITION BY account_id, function ORDER BY ended_ms, place) AS number
+    FROM calls WHERE ended_ms IS NOT NULL
+) AS ends WHERE ends.place = calls.place;
+DROP INDEX calls_ended;
+CREATE INDEX calls_ended ON calls (account_id, function, state, end_number) WHERE end_number IS NOT NULL;
+CREATE INDEX calls_by_end ON calls (state, ended_ms) WHERE ended_ms IS NOT NULL;
+
 ALTER TABLE calls ADD COLUMN payload INTEGER NOT NULL DEFAULT 0;
 UPDATE calls SET payload = coalesce(
     (SELECT seal(variables, body, stdout, stderr) FROM payloads WHERE payloads.place = calls.place),
     seal(NULL, NULL, NULL, NULL));
 -- Of all but the place, which is not known when a call comes: the order of the B-tree vouches for that.
 ALTER TABLE calls ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
-UPDATE calls SET checksum = seal(account_id, function, call_id, created_ms, state, starts, crashes, bytes, ended_ms, verdict,
-    message, content_type, payload);
+UPDATE calls SET checksum = seal(account_id, function, call_id, created_ms, state, starts, crashes, bytes, ended_ms, end_number,
+    verdict, message, content_type, payload);
 
 -- Where every call is that was ever accepted: accepted = pending + running + finished + failed + gone + taken + forgotten.
 ALTER TABLE tallies ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0 CHECK (accepted >= 0);
@@ -39,10 +49,12 @@ ALTER TABLE tallies ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0 CHECK (accept
 ALTER TABLE tallies ADD COLUMN taken INTEGER NOT NULL DEFAULT 0 CHECK (taken >= 0);
 -- Gone for so long that nobody remembers it.
 ALTER TABLE tallies ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0 CHECK (forgotten >= 0);
+-- How many of its calls have ended.
+ALTER TABLE tallies ADD COLUMN ends INTEGER NOT NULL DEFAULT 0 CHECK (ends >= 0);
 ALTER TABLE tallies ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
-UPDATE tallies SET accepted = pending + running + finished + failed + gone;
+UPDATE tallies SET accepted = pending + running + finished + failed + gone, ends = finished + failed + gone;
 UPDATE tallies SET checksum = seal(account_id, function, pending, running, finished, failed, gone, bytes, keys, accepted,
-    taken, forgotten);
+    taken, forgotten, ends);
 
 -- How many calls were accepted of functions that were removed: with those of the tallies, as many as there were places.
 CREATE TABLE removed_calls (

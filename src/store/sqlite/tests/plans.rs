@@ -5,7 +5,7 @@ use calls::{
     BROUGHT, CLAIM, CRASHED, DELETE_KEYS_OF_FUNCTION, DELETE_OF_FUNCTION, DROP_PENDING, FUNCTION_OF, GIVE_BACK, KEY,
     LIST, ONE, PLACE_BEHIND, PLACE_OF, RUNNING_ONES, WAITING,
 };
-use results::{DROP, FINISH, FORGET, FORGET_KEY, GO, OLD_KEYS, OLDEST, TAKE};
+use results::{DROP, EXPIRED, FINISH, FORGET, FORGET_KEY, GO, OLD_KEYS, OLDEST, TAKE};
 
 fn plan(connection: &Connection, statement: &str) -> String {
     let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
@@ -47,7 +47,8 @@ async fn every_statement_has_its_index() {
         (PLACE_BEHIND, of_function),
         (DELETE_OF_FUNCTION, &cascading(&of_function.replace("INDEX", "COVERING INDEX"))),
         (LIST, "SEARCH calls USING INDEX calls_of_function (account_id=? AND function=? AND place>?)"),
-        (OLDEST, "SEARCH calls USING INDEX calls_ended (account_id=? AND function=? AND state=? AND ended_ms>?)"),
+        (OLDEST, "SEARCH calls USING INDEX calls_ended (account_id=? AND function=? AND state=? AND end_number>?)"),
+        (EXPIRED, "SEARCH calls USING INDEX calls_by_end (state=? AND ended_ms<?)"),
         (OLD_KEYS, "SEARCH idempotency_keys USING COVERING INDEX idempotency_keys_by_age (created_ms<?)"),
         (DELETE_KEYS_OF_FUNCTION, "SEARCH idempotency_keys USING PRIMARY KEY (account_id=? AND function=?)"),
     ] {
