@@ -1,17 +1,19 @@
 //! The transitions of calls, in SQL.
 
-use super::results::{self, Row as ResultRow};
+use super::results;
 use super::tallies::{self, Change};
 use super::writer::Problem;
-use super::{Error, failure};
+use super::{Error, failure, seal};
 use crate::domain::{
-    AccountId, CRASHES_MAX, CallId, CallKey, CallRequest, CallResult, CallState, FunctionName, IdempotencyKey, Listed,
-    Place, Timestamp, Variable, Waiting,
+    AccountId, CRASHES_MAX, CallId, CallKey, CallRequest, CallResult, FunctionName, IdempotencyKey, Place, Timestamp,
+    Variable, Waiting,
 };
 use crate::failpoint;
-use crate::store::{Enqueued, KnownCall, NewCall, Retention, Start};
+use crate::store::{Enqueued, NewCall, Retention, Start};
 use bytes::Bytes;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use std::collections::HashMap;
 
 /// The states, as the schema has them.
 pub(super) const PENDING: i64 = 0;
@@ -59,7 +61,7 @@ macro_rules! trusted_call {
     };
 }
 
-pub(in crate::store::sqlite) use {resealed_call, seal_of_call};
+pub(in crate::store::sqlite) use {resealed_call, seal_of_call, trusted_call};
 
 const FUNCTION_EXISTS: &str =
     "SELECT EXISTS (SELECT 1 FROM functions WHERE account_id = ?1 AND name = ?2 AND created_ms = ?3)";
@@ -70,8 +72,7 @@ const PUT_KEY: &str =
     "INSERT OR REPLACE INTO idempotency_keys (account_id, function, key, call_id, created_ms, checksum)
     VALUES (?1, ?2, ?3, ?4, ?5, seal(?1, ?2, ?3, ?4, ?5))";
 const INSERT: &str = "INSERT INTO calls (account_id, function, call_id, created_ms, bytes, payload, checksum)
-    VALUES (?1, ?2, ?3, ?4, ?5, seal(?6, ?7, NULL, NULL),
-        seal(?1, ?2, ?3, ?4, 0, 0, 0, ?5, NULL, NULL, NULL, NULL, NULL, seal(?6, ?7, NULL, NULL)))";
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, seal(?1, ?2, ?3, ?4, 0, 0, 0, ?5, NULL, NULL, NULL, NULL, NULL, ?6))";
 const BRING: &str = "INSERT INTO payloads (place, variables, body) VALUES (?1, ?2, ?3)";
 pub(super) const CLAIM: &str = concat!(
     "UPDATE calls SET state = 1, starts = starts + 1, checksum = ",
@@ -115,26 +116,6 @@ pub(super) const WAITING: &str = concat!(
     trusted_call!(),
     " ORDER BY place"
 );
-/// Of a call that has not ended, nobody asks for what is large.
-pub(super) const ONE: &str = concat!(
-    "SELECT state, ended_ms, verdict, message, content_type, stdout, stderr FROM calls LEFT JOIN payloads USING (place)
-    WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND ",
-    trusted_call!(),
-    " AND (state < 2 OR trusted('calls', call_id, payload, seal(variables, body, stdout, stderr)))"
-);
-pub(super) const FUNCTION_OF: &str =
-    concat!("SELECT function FROM calls WHERE call_id = ?1 AND account_id = ?2 AND ", trusted_call!());
-pub(super) const PLACE_OF: &str = "SELECT place FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3";
-/// The place of the function's first call with a greater id. The plus keeps SQLite from the index of ids, which knows
-/// neither functions nor places.
-pub(super) const PLACE_BEHIND: &str = "SELECT place FROM calls
-    WHERE account_id = ?2 AND function = ?3 AND +call_id > ?1 ORDER BY place LIMIT 1";
-pub(super) const LIST: &str = concat!(
-    "SELECT call_id, created_ms, state, verdict, message FROM calls
-    WHERE account_id = ?1 AND function = ?2 AND place >= ?3 AND state < 3 AND ",
-    trusted_call!(),
-    " ORDER BY place LIMIT ?4"
-);
 pub(super) const DELETE_OF_FUNCTION: &str = "DELETE FROM calls WHERE account_id = ?1 AND function = ?2";
 pub(super) const DELETE_KEYS_OF_FUNCTION: &str = "DELETE FROM idempotency_keys WHERE account_id = ?1 AND function = ?2";
 
@@ -143,6 +124,7 @@ pub(super) struct NewRow {
     call: NewCall,
     bytes: i64,
     variables: String,
+    payload: i64,
 }
 
 impl NewRow {
@@ -150,7 +132,9 @@ impl NewRow {
         let bytes = i64::try_from(call.request.bytes()).map_err(|e| Error::Failed(format!("a call's size: {e}")))?;
         let variables = serde_json::to_string(&call.request.variables)
             .map_err(|e| Error::Failed(format!("a call's variables: {e}")))?;
-        Ok(Self { call, bytes, variables })
+        let brings = [ValueRef::Text(variables.as_bytes()), ValueRef::Blob(&call.request.body)];
+        let payload = seal::of([brings, [ValueRef::Null; 2]].as_flattened().iter().copied());
+        Ok(Self { call, bytes, variables, payload })
     }
 
     /// What it writes.
@@ -186,7 +170,7 @@ pub(super) fn enqueue(
         connection.prepare_cached(PUT_KEY)?.execute(values)?;
     }
     let call_id = key.call_id.as_bytes();
-    let values = params![account, function, call_id, created.0, row.bytes, row.variables, &request.body[..]];
+    let values = params![account, function, call_id, created.0, row.bytes, row.payload];
     connection.prepare_cached(INSERT)?.execute(values)?;
     let place = connection.last_insert_rowid();
     connection.prepare_cached(BRING)?.execute(params![place, row.variables, &request.body[..]])?;
@@ -225,7 +209,15 @@ fn keyed(
 }
 
 pub(super) fn claim(connection: &Connection, calls: &[CallKey]) -> Result<Vec<Option<Start>>, Problem> {
-    let starts = calls.iter().map(|call| claim_one(connection, call)).collect::<Result<_, _>>()?;
+    let starts: Vec<_> = calls.iter().map(|call| claim_one(connection, call)).collect::<Result<_, _>>()?;
+    // One tally for many calls, mostly of a few functions.
+    let mut begun: HashMap<_, i64> = HashMap::new();
+    for (call, _) in calls.iter().zip(&starts).filter(|(_, start)| start.is_some()) {
+        *begun.entry((call.account.as_str(), call.function.as_str())).or_default() += 1;
+    }
+    for ((account, function), calls) in begun {
+        tallies::add(connection, account, function, Change { pending: -calls, running: calls, ..Change::default() })?;
+    }
     failpoint::check("claim.before_commit")?;
     Ok(starts)
 }
@@ -245,7 +237,6 @@ fn claim_one(connection: &Connection, call: &CallKey) -> Result<Option<Start>, P
     let (variables, body) = brought.optional()?.ok_or_else(missing)?;
     let variables: Vec<Variable> =
         serde_json::from_str(&variables).map_err(|e| corrupt(&format!("calls ({}): variables: {e}", call.call_id)))?;
-    tallies::add(connection, account, function, Change { pending: -1, running: 1, ..Change::default() })?;
     Ok(Some(Start { number, request: CallRequest { body: Bytes::from(body), variables } }))
 }
 
@@ -312,87 +303,6 @@ pub(super) fn remove_of_function(
     tallies::remove(connection, account, function)
 }
 
-pub(super) fn one(connection: &Connection, call: &CallKey) -> Result<Option<KnownCall>, Error> {
-    let fail = |e: rusqlite::Error| failure("calls", &e);
-    let values = params![call.call_id.as_bytes(), call.account.as_str(), call.function.as_str()];
-    let mut statement = connection.prepare_cached(ONE).map_err(fail)?;
-    let row = statement.query_row(values, |row| Ok((row.get::<_, i64>(0)?, ResultRow::read(row)?))).optional();
-    let Some((state, result)) = row.map_err(fail)? else { return Ok(None) };
-    Ok(Some(match state {
-        PENDING => KnownCall::Open(CallState::Pending),
-        RUNNING => KnownCall::Open(CallState::Running),
-        ENDED => {
-            let (at, result) = result.into_result().map_err(|problem| corrupt_call(call.call_id, problem))?;
-            KnownCall::Ended { at, result }
-        }
-        _ => KnownCall::Gone,
-    }))
-}
-
-pub(super) fn function_of(
-    connection: &Connection,
-    account: &AccountId,
-    call_id: CallId,
-) -> Result<Option<FunctionName>, Error> {
-    let fail = |e: rusqlite::Error| failure("calls", &e);
-    let mut statement = connection.prepare_cached(FUNCTION_OF).map_err(fail)?;
-    let name = statement.query_row(params![call_id.as_bytes(), account.as_str()], |row| row.get::<_, String>(0));
-    let name = name.optional().map_err(fail)?;
-    name.map(|name| FunctionName::new(&name).map_err(|e| corrupt_call(call_id, e.to_string()))).transpose()
-}
-
-pub(super) fn list(
-    connection: &Connection,
-    account: &AccountId,
-    function: &FunctionName,
-    after: Option<CallId>,
-    limit: u32,
-) -> Result<Vec<Listed>, Error> {
-    let fail = |e: rusqlite::Error| failure("calls", &e);
-    let (account, function) = (account.as_str(), function.as_str());
-    let from = match after {
-        None => 0,
-        Some(after) => match place_behind(connection, account, function, after).map_err(fail)? {
-            Some(place) => place,
-            None => return Ok(Vec::new()),
-        },
-    };
-    let mut statement = connection.prepare_cached(LIST).map_err(fail)?;
-    let rows = statement.query_map(params![account, function, from, limit], |row| {
-        let (call_id, created) = (row.get::<_, Vec<u8>>(0)?, row.get(1)?);
-        let (state, verdict) = (row.get::<_, i64>(2)?, row.get::<_, Option<i64>>(3)?);
-        Ok((call_id, Timestamp(created), state, verdict, row.get(4)?))
-    });
-    let rows = rows.map_err(fail)?.map(|row| {
-        let (call_id, created, state, verdict, message) = row.map_err(fail)?;
-        let call_id = CallId::from_slice(&call_id).ok_or_else(|| Error::CorruptRow("calls: a call id".to_owned()))?;
-        let state = match state {
-            PENDING => CallState::Pending,
-            RUNNING => CallState::Running,
-            _ => results::verdict_of(verdict).map_err(|problem| corrupt_call(call_id, problem))?.state(),
-        };
-        Ok(Listed { call_id, created, state, message })
-    });
-    rows.collect()
-}
-
-/// From where a list of a function's calls goes on behind one of them, which may have been read since.
-fn place_behind(
-    connection: &Connection,
-    account: &str,
-    function: &str,
-    after: CallId,
-) -> rusqlite::Result<Option<i64>> {
-    let place = |sql| {
-        let mut place = connection.prepare_cached(sql)?;
-        place.query_row(params![after.as_bytes(), account, function], |row| row.get::<_, i64>(0)).optional()
-    };
-    match place(PLACE_OF)? {
-        Some(known) => Ok(Some(known + 1)),
-        None => place(PLACE_BEHIND),
-    }
-}
-
 type KeyColumns = (String, String, Vec<u8>);
 
 fn key_columns(row: &Row<'_>) -> rusqlite::Result<KeyColumns> {
@@ -409,10 +319,6 @@ fn key_of((account, function, call_id): KeyColumns) -> Result<CallKey, Problem> 
 
 fn call_id_of(bytes: &[u8]) -> Result<CallId, Problem> {
     CallId::from_slice(bytes).ok_or_else(|| corrupt("calls: a call id"))
-}
-
-fn corrupt_call(call_id: CallId, problem: impl std::fmt::Display) -> Error {
-    Error::CorruptRow(format!("calls ({call_id}): {problem}"))
 }
 
 fn corrupt(problem: &str) -> Problem {

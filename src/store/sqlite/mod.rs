@@ -9,6 +9,7 @@ mod calls;
 mod disk;
 mod functions;
 mod images;
+mod known;
 mod open;
 mod record;
 mod results;
@@ -206,12 +207,12 @@ impl Store for SqliteStore {
 
     fn call<'a>(&'a self, call: &'a CallKey) -> Answer<'a, Option<KnownCall>> {
         let call = call.clone();
-        Box::pin(self.read(move |connection| calls::one(connection, &call)))
+        Box::pin(self.read(move |connection| known::one(connection, &call)))
     }
 
     fn function_of_call<'a>(&'a self, account: &'a AccountId, call_id: CallId) -> Answer<'a, Option<FunctionName>> {
         let account = account.clone();
-        Box::pin(self.read(move |connection| calls::function_of(connection, &account, call_id)))
+        Box::pin(self.read(move |connection| known::function_of(connection, &account, call_id)))
     }
 
     fn drop_pending<'a>(&'a self, call: &'a CallKey) -> Answer<'a, ()> {
@@ -237,7 +238,7 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Answer<'a, Vec<Listed>> {
         let (account, function) = (account.clone(), function.clone());
-        Box::pin(self.read(move |connection| calls::list(connection, &account, &function, after, limit)))
+        Box::pin(self.read(move |connection| known::list(connection, &account, &function, after, limit)))
     }
 
     fn expire(&self, now: Timestamp, keep: &Retention) -> Answer<'_, bool> {

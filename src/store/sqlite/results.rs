@@ -1,12 +1,13 @@
 //! What ended calls left, in SQL: it is put there, rotated out, expires and is forgotten.
 
-use super::Error;
 use super::calls::{ENDED, GONE, resealed_call, seal_of_call};
 use super::tallies::{self, Change, Held};
 use super::writer::Problem;
+use super::{Error, seal};
 use crate::domain::{CallKey, CallResult, Timestamp, Verdict};
 use crate::failpoint;
 use crate::store::Retention;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// How many calls one [`expire`] touches: it keeps all other writers waiting.
@@ -17,10 +18,10 @@ const FREED_PAGES_MAX: u32 = 1_000;
 const FREE_PAGES_KEPT: u32 = 1_000;
 
 pub(super) const FINISH: &str = concat!(
-    "UPDATE calls SET state = 2, ended_ms = ?5, end_number = ?12, verdict = ?6, message = ?7, content_type = ?8,
-        bytes = ?9, payload = seal(NULL, NULL, ?10, ?11),
+    "UPDATE calls SET state = 2, ended_ms = ?5, end_number = ?10, verdict = ?6, message = ?7, content_type = ?8,
+        bytes = ?9, payload = ?11,
         checksum = ",
-    resealed_call!("2", "starts", "crashes", "?9, ?5, ?12, ?6, ?7, ?8, seal(NULL, NULL, ?10, ?11)"),
+    resealed_call!("2", "starts", "crashes", "?9, ?5, ?10, ?6, ?7, ?8, ?11"),
     " WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 1 AND starts = ?4
     RETURNING place"
 );
@@ -122,6 +123,7 @@ pub(super) fn finish(
 ) -> Result<(), Problem> {
     let (account, function) = (call.account.as_str(), call.function.as_str());
     let bytes = i64::try_from(result.kept_bytes()).unwrap_or(i64::MAX);
+    let left = [ValueRef::Blob(&result.stdout), ValueRef::Blob(&result.stderr)];
     let values = params![
         call.call_id.as_bytes(),
         account,
@@ -132,9 +134,8 @@ pub(super) fn finish(
         result.message,
         result.content_type,
         bytes,
-        &result.stdout[..],
-        &result.stderr[..],
         tallies::ends(connection, account, function)? + 1,
+        seal::of([[ValueRef::Null; 2], left].as_flattened().iter().copied()),
     ];
     let ended = connection.prepare_cached(FINISH)?.query_row(values, |row| row.get::<_, i64>(0)).optional()?;
     let place = ended.ok_or(Problem::Refused(Error::NotFound))?;

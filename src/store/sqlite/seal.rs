@@ -35,8 +35,13 @@ pub(super) fn is_broken(error: &Error) -> bool {
 }
 
 fn seal(values: &mut Context<'_>) -> i64 {
+    of((0..values.len()).map(|index| values.get_raw(index)))
+}
+
+/// The checksum of values, as `seal` has it: for one that is needed twice.
+pub(super) fn of<'a>(values: impl ExactSizeIterator<Item = ValueRef<'a>>) -> i64 {
     let mut parts = Vec::with_capacity(values.len() * 17);
-    for value in (0..values.len()).map(|index| values.get_raw(index)) {
+    for value in values {
         let (kind, bytes): (u8, &[u8]) = match value {
             ValueRef::Null => (0, &[]),
             ValueRef::Integer(number) => {
