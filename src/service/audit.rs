@@ -37,6 +37,9 @@ pub fn audit(data: &Path, keep: &Retention, is_running: bool) -> Result<Audit, F
     read.map_err(|e| Failure::Internal(format!("{}: {e}", logs.display())))?;
     let path = data.join(SqliteStore::FILE_NAME);
     let mut store = SqliteStore::audit(&path, keep)?;
+    if !is_running && let Err(error) = SqliteStore::check_log(&path) {
+        store.findings.add(error.to_string());
+    }
     let orphan_age = if is_running { ORPHAN_AGE } else { Duration::ZERO };
     let look = || Ok::<_, Failure>(ImageFiles::audit(data, &SqliteStore::modules(&path)?, orphan_age)?);
     let mut modules = look()?;

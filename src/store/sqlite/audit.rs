@@ -5,7 +5,7 @@
 use super::calls::{ENDED, GONE, PENDING, RUNNING, seal_of_call};
 use super::record::{FunctionRow, ImageRow};
 use super::results::Row as ResultRow;
-use super::{Error, SCHEMA_VERSION, SqliteStore, failure, open, snapshot};
+use super::{Error, SCHEMA_VERSION, SqliteStore, failure, open, snapshot, wal};
 use crate::domain::{
     AccountId, CRASHES_MAX, CallId, Digest, FunctionName, Place, STDERR_HEAD_BYTES, STDERR_TAIL_BYTES, STDIN_BYTES_MAX,
     STDOUT_BYTES_MAX, Variable,
@@ -66,6 +66,14 @@ impl SqliteStore {
         let fail = |e: rusqlite::Error| failure("images", &e);
         let connection = open::reader(path)?;
         Ok(snapshot::modules(&connection).map_err(fail)?.into_iter().collect())
+    }
+
+    /// Whether the log of writes is whole of a store at `path` that nobody has open.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it is not.
+    pub fn check_log(path: &Path) -> Result<(), Error> {
+        wal::check(path)
     }
 
     /// Looks through the store at `path`, whether a server has it open or not.

@@ -18,6 +18,7 @@ mod snapshot;
 mod tallies;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod writer;
 
 pub use open::SCHEMA_VERSION;

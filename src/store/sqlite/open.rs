@@ -1,7 +1,7 @@
 //! Opening the file: what must hold before anything is read from it or written to it.
 
 use super::writer::injected;
-use super::{Error, failure, seal};
+use super::{Error, failure, seal, wal};
 use crate::failpoint;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::cmp::Ordering;
@@ -33,6 +33,7 @@ const FILE_MODE: u32 = 0o600;
 pub(super) fn writer(path: &Path) -> Result<Connection, Error> {
     let shown = path.display().to_string();
     create_file(path).map_err(|e| Error::Failed(format!("{shown}: {e}")))?;
+    wal::check(path)?;
     let fail = |e: rusqlite::Error| failure(&shown, &e);
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(fail)?;
     // First of all: what a newer version wrote, this one does not touch.

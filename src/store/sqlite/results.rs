@@ -255,13 +255,11 @@ pub(super) fn expire(connection: &Connection, now: Timestamp, keep: &Retention) 
     Ok(give_space_back(connection)? || left == 0)
 }
 
-/// At most so many calls that are in a state since then or longer, with their account and function.
-fn expired(
-    connection: &Connection,
-    state: i64,
-    since: Timestamp,
-    max: usize,
-) -> Result<Vec<(EndedCall, (String, String))>, Problem> {
+/// Account and name of a function.
+type Of = (String, String);
+
+/// At most so many calls that are in a state since then or longer, and what they are of.
+fn expired(connection: &Connection, state: i64, since: Timestamp, max: usize) -> Result<Vec<(EndedCall, Of)>, Problem> {
     let mut expired = connection.prepare_cached(EXPIRED)?;
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     let expired = expired
