@@ -4,11 +4,12 @@ use super::data::Data;
 use super::{host, output};
 use crate::service::backup::{self, Summary};
 use anyhow::{Context as _, anyhow, bail};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::process::geteuid;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -127,7 +128,15 @@ impl Partial {
         let path = beside(target, ".partial")?;
         let shown = || format!("{}", path.display());
         let mut options = File::options();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).with_context(shown)?;
+        let no_link = OFlags::NOFOLLOW.bits().cast_signed();
+        let options = options.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_link);
+        let file = options.open(&path).with_context(shown)?;
+        let found = file.metadata().with_context(shown)?;
+        // In a directory that others write to as well.
+        if !found.is_file() || found.nlink() > 1 || found.uid() != geteuid().as_raw() {
+            bail!("{}: is somebody else's", path.display());
+        }
+        file.set_permissions(fs::Permissions::from_mode(0o600)).with_context(shown)?;
         let is_ours = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
         // One that has just ended has given the file its name.
         let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());

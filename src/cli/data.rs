@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Which data directory a verb is about that works without a server: found as `serve` finds it.
 #[derive(clap::Args)]
@@ -42,6 +43,10 @@ pub(super) fn read_settings(file: &Path) -> anyhow::Result<RawConfig> {
     RawConfig::from_toml(&text).map_err(|e| anyhow!("{shown}: {e}"))
 }
 
+/// How often a lock is asked for, and how long between.
+const LOCK_TRIES: u32 = 5;
+const LOCK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
 /// The data directory is this process's alone while this is held.
 pub(super) struct DataLock {
     _file: File,
@@ -61,7 +66,14 @@ impl DataLock {
             .mode(0o600)
             .open(&path)
             .with_context(|| format!("{}", path.display()))?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        // An audit looks at it for a moment.
+        let is_taken = (0..LOCK_TRIES).any(|again| {
+            if again > 0 {
+                std::thread::sleep(LOCK_AGAIN_AFTER);
+            }
+            flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        });
+        if !is_taken {
             let mut holder = String::new();
             // It says only whom to look for.
             let _ = file.read_to_string(&mut holder);

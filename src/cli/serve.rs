@@ -9,6 +9,7 @@ use crate::image::ImageFiles;
 use crate::service::{self, Keeping, Service, backup};
 use crate::store::{LOG_BYTES_MAX, Logs, SqliteStore};
 use anyhow::{Context as _, anyhow, bail};
+use std::fs;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -117,8 +118,14 @@ fn bind(config: &Config) -> anyhow::Result<Vec<Listener>> {
 async fn start_service(config: &Config) -> anyhow::Result<Service> {
     let mut key = [0; 32];
     getrandom::fill(&mut key).map_err(|e| anyhow!("no random bytes: {e}"))?;
+    let store = config.data.join(SqliteStore::FILE_NAME);
+    // A new store would name none of them, and they would be swept.
+    let has_modules = config.data.join("modules").read_dir().is_ok_and(|mut modules| modules.next().is_some());
+    if has_modules && fs::metadata(&store).map_or(0, |file| file.len()) == 0 {
+        bail!("{}: is not there, or empty, and modules are: restore a backup, or name another --data", store.display());
+    }
     let files = ImageFiles::open(&config.data, key)?;
-    let store = SqliteStore::open(&config.data.join(SqliteStore::FILE_NAME))?;
+    let store = SqliteStore::open(&store)?;
     let logs = config.data.join("logs");
     let logs = Logs::open(&logs, LOG_BYTES_MAX).with_context(|| format!("{}", logs.display()))?;
     let engine = Engine::new(engine::Settings {

@@ -223,7 +223,7 @@ impl Service {
         if calls::unless_it_panics(work).await.is_none()
             && let Some(service) = service.upgrade().map(Self)
         {
-            service.distrust("work in the background broke off");
+            service.distrust("work in the background broke off in a panic, told on stderr");
         }
     }
 
@@ -282,9 +282,9 @@ impl Service {
         }
     }
 
-    /// A bug of ours has left memory and disk in different states, or may have: the next start reads what is true.
-    fn distrust(&self, what: &str) {
-        self.0.broken.send_replace(Some(format!("{what} in a panic, told on stderr")));
+    /// Memory and disk may be in different states, by a bug of ours or by damage: the next start reads what is true.
+    fn distrust(&self, why: impl Into<String>) {
+        self.0.broken.send_replace(Some(why.into()));
     }
 
     /// Lets no call start any more. Synchronous ones that wait end with [`Busy::Draining`], and so does whoever waits
@@ -328,7 +328,7 @@ impl Service {
         let change = async move {
             let ended = calls::unless_it_panics(change).await;
             if ended.is_none() {
-                service.distrust("a change broke off");
+                service.distrust("a change broke off in a panic, told on stderr");
             }
             ended.ok_or_else(|| Failure::Internal("a panic, told on stderr".to_owned()))
         };

@@ -41,10 +41,14 @@ impl Service {
             }
             let keys: Vec<_> = granted.iter().map(|granted| granted.call.key().clone()).collect();
             let claimed = service.until_there_is_room(|| service.0.store.claim(keys.clone())).await;
-            let Ok(starts) = claimed else {
-                // The store has failed, and the server ends.
-                granted.clear();
-                continue;
+            let starts = match claimed {
+                Ok(starts) => starts,
+                // Nobody would grant them again.
+                Err(error) => {
+                    service.distrust(format!("calls could not be started: {error}"));
+                    granted.clear();
+                    continue;
+                }
             };
             failpoint::hit("claim.after_commit");
             for (granted, start) in granted.drain(..).zip(starts) {
@@ -56,7 +60,7 @@ impl Service {
                         tasks.spawn(async move {
                             // The guest's own part is guarded in there: this was about where the call stands.
                             if unless_it_panics(service.run_start(granted, start)).await.is_none() {
-                                service.distrust("the end of a call broke off");
+                                service.distrust("the end of a call broke off in a panic, told on stderr");
                             }
                         });
                     }
@@ -124,7 +128,7 @@ impl Service {
             failpoint::hit("finish.after_commit");
             call.leave(result);
         }
-        if end_is_known(call, start, finished) {
+        if self.end_is_known(call, start, finished) {
             self.0.open_calls.close(call);
         }
     }
@@ -136,7 +140,7 @@ impl Service {
         if waits {
             failpoint::hit("give_back.after_commit");
         }
-        if end_is_known(call, start, given_back) && !waits {
+        if self.end_is_known(call, start, given_back) && !waits {
             self.0.open_calls.close(call);
         }
         waits
@@ -159,21 +163,23 @@ impl Service {
             }
         }
     }
-}
 
-/// Whether the store has said where the call stands now; if not, it has failed, and the server ends.
-fn end_is_known(call: &OpenCall, start: u32, ended: Result<(), store::Error>) -> bool {
-    let (call_id, function) = (call.key().call_id, &call.key().function);
-    match ended {
-        Ok(()) => true,
-        // It was removed with its function.
-        Err(store::Error::NotFound) => {
-            tracing::debug!(%call_id, %function, start, "the end of a start that is not known any more");
-            true
-        }
-        Err(error) => {
-            tracing::error!(%call_id, %function, start, failure = %Failure::from(error), "a start could not be ended");
-            false
+    /// Whether the store has said where the call stands now; if not, the server ends.
+    fn end_is_known(&self, call: &OpenCall, start: u32, ended: Result<(), store::Error>) -> bool {
+        let (call_id, function) = (call.key().call_id, &call.key().function);
+        match ended {
+            Ok(()) => true,
+            // It was removed with its function.
+            Err(store::Error::NotFound) => {
+                tracing::debug!(%call_id, %function, start, "the end of a start that is not known any more");
+                true
+            }
+            Err(error) => {
+                let failure = Failure::from(error);
+                tracing::error!(%call_id, %function, start, %failure, "a start could not be ended");
+                self.distrust(format!("start {start} of call {call_id} could not be ended: {failure}"));
+                false
+            }
         }
     }
 }

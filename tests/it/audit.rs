@@ -229,13 +229,17 @@ fn what_ended_calls_keep_beyond_the_bound_is_told() {
 fn a_flipped_bit_is_found_or_changes_nothing() {
     let (data, _dir) = stopped();
     let settings = ["--output-cache", "1000"];
-    // Folds the log into the file.
-    let mut server = Server::on(&data, &["--output-cache", "1000", "--max-running", "2", "--drain", "0s"]);
-    let before = seen(&server);
-    server.signal(rustix::process::Signal::TERM);
-    assert!(server.ended().success());
-    is_clean(&data);
     let path = data.join("hyperfunc.db");
+    // A server that has to cut calls off may leave the end of its log to the next one.
+    let mut before = Vec::new();
+    eventually("the log is folded into the file", || {
+        let mut server = Server::on(&data, &["--output-cache", "1000", "--max-running", "2", "--drain", "0s"]);
+        before = seen(&server);
+        server.signal(rustix::process::Signal::TERM);
+        assert!(server.ended().success());
+        fs::metadata(path.with_extension("db-wal")).map_or(0, |log| log.len()) == 0
+    });
+    is_clean(&data);
     let file = fs::File::options().read(true).write(true).open(&path).unwrap();
     let length = file.metadata().unwrap().len();
     let (mut found, mut harmless) = (0, 0);

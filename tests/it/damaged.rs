@@ -8,10 +8,17 @@ use std::path::Path;
 
 const METRICS: [&str; 2] = ["--metrics-listen", "127.0.0.1:0"];
 
-/// Ends a server so that all is in the file of its store.
-fn end(server: &mut Server) {
-    server.signal(Signal::TERM);
-    assert!(server.ended().success());
+/// Ends a server, and others with these arguments, until all is in the file of the store: one that has to cut calls off may
+/// leave the end of its log to the next.
+fn end(mut server: Server, arguments: &[&str]) -> Server {
+    loop {
+        server.signal(Signal::TERM);
+        assert!(server.ended().success());
+        if fs::metadata(server.data.join("hyperfunc.db-wal")).map_or(0, |log| log.len()) == 0 {
+            return server;
+        }
+        server = server.restart(arguments);
+    }
 }
 
 /// Flips a bit wherever `marker` stands in the store of a server that has ended.
@@ -36,14 +43,14 @@ fn corruptions(server: &Server) -> String {
 
 #[test]
 fn an_output_that_has_changed_is_not_served_and_others_are() {
-    let mut server = Server::start();
+    let server = Server::start();
     let cat = server.function("cat", &guests::cat(), json!({}));
     let calls = ["a sound output", "a marked output"].map(|body| {
         let call = server.accept(&cat, body);
         server.ended_call(&call);
         call
     });
-    end(&mut server);
+    let server = end(server, &[]);
     flip(&server.data, "a marked output");
     let server = server.restart(&METRICS);
     let [sound, marked] = &calls;
@@ -63,10 +70,10 @@ fn an_output_that_has_changed_is_not_served_and_others_are() {
 
 #[test]
 fn a_module_that_has_changed_is_not_run_and_others_are() {
-    let mut server = Server::start();
+    let server = Server::start();
     let marked = server.function("marked", &guests::prints("a marked guest"), json!({}));
     let sound = server.function("sound", &guests::prints("a sound guest"), json!({}));
-    end(&mut server);
+    let server = end(server, &[]);
     // Its native code would be sound still.
     fs::remove_dir_all(server.data.join("artifacts")).unwrap();
     for module in fs::read_dir(server.data.join("modules")).unwrap() {
@@ -90,11 +97,12 @@ fn a_module_that_has_changed_is_not_run_and_others_are() {
 
 #[test]
 fn a_call_that_has_changed_while_it_waited_stops_the_server() {
-    let mut server = Server::with(&["--max-running", "1", "--drain", "0s"]);
+    let settings = ["--max-running", "1", "--drain", "0s"];
+    let server = Server::with(&settings);
     server.block();
     let cat = server.function("cat", &guests::cat(), json!({}));
     let call = server.accept(&cat, "a marked body");
-    end(&mut server);
+    let server = end(server, &settings);
     flip(&server.data, "a marked body");
     let mut server = server.restart(&[]);
     assert_eq!(server.ended().code(), Some(1));
@@ -104,11 +112,11 @@ fn a_call_that_has_changed_while_it_waited_stops_the_server() {
 
 #[test]
 fn a_function_that_has_changed_stops_the_start() {
-    let mut server = Server::start();
+    let server = Server::start();
     let function = json!({"Name": "f", "Config": {"Image": "f", "Cmd": ["a marked word"]}});
     server.load("f", &guests::cat());
     let before = server.create(&function);
-    end(&mut server);
+    let server = end(server, &[]);
     let sound = fs::read(server.data.join("hyperfunc.db")).unwrap();
     flip(&server.data, "a marked word");
     let said = Server::try_on(&server.data, &[]).err().expect("a server");
@@ -117,4 +125,22 @@ fn a_function_that_has_changed_stops_the_start() {
     let server = server.restart(&[]);
     assert_eq!(server.get("/funcs/f").expect(200).json(), before);
     assert!(address(&before).starts_with("/call/f/"));
+}
+
+#[test]
+fn a_store_that_is_gone_stops_the_start_and_its_modules_stay() {
+    let server = Server::start();
+    server.load("f", &guests::cat());
+    let server = end(server, &[]);
+    let modules = || fs::read_dir(server.data.join("modules")).unwrap().count();
+    let store = server.data.join("hyperfunc.db");
+    let whole = fs::read(&store).unwrap();
+    for damage in [|path: &Path| fs::remove_file(path).unwrap(), |path: &Path| fs::write(path, "").unwrap()] {
+        damage(&store);
+        let said = Server::try_on(&server.data, &[]).err().expect("a server");
+        assert!(said.contains("hyperfunc.db: is not there, or empty, and modules are"), "{said}");
+        assert_eq!(modules(), 1);
+    }
+    fs::write(&store, whole).unwrap();
+    server.restart(&[]).get("/images/f/json").expect(200);
 }

@@ -146,6 +146,33 @@ fn whatever_is_deleted_makes_room() {
 }
 
 #[test]
+fn many_who_fill_the_disk_at_once_leave_room_for_deleting() {
+    let Some(disk) = SmallDisk::of(32) else { return };
+    let (server, _blocker) = busy_server(&disk);
+    let target = server.function("cat", &guests::cat(), json!({}));
+    let ballast = disk.data().join("hyperfunc.ballast");
+    let before = size(&ballast);
+    for _ in 0..3 {
+        std::thread::scope(|scope| {
+            for _ in 0..24 {
+                scope.spawn(|| {
+                    for _ in 0..4 {
+                        server.call(target.strip_suffix("/sync").unwrap(), vec![b'x'; MB]);
+                    }
+                });
+            }
+        });
+        assert_eq!(size(&ballast), before);
+        let waiting = server.list(&target);
+        assert!(waiting.len() > 5, "{}", waiting.len());
+        for call in waiting.iter().take(3) {
+            let output = crate::harness::calls::output(&target, call["CallId"].as_str().unwrap());
+            server.request("DELETE", &output).send().expect(204);
+        }
+    }
+}
+
+#[test]
 fn a_result_waits_in_memory_until_there_is_room() {
     let Some(disk) = SmallDisk::of(32) else { return };
     let mut server = Server::on(&disk.data(), &["--drain", "1"]);

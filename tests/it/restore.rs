@@ -295,8 +295,11 @@ fn what_does_not_belong_together_is_refused() {
     database("PRAGMA user_version = 99", "schema 99");
     database("PRAGMA user_version = 0", "a database, but not one of hyperfunc");
     database("DELETE FROM functions", "of f, which is not there");
-    database("CREATE TRIGGER t AFTER DELETE ON functions BEGIN DELETE FROM images; END", "triggers or views");
-    database("CREATE VIEW v AS SELECT 1", "triggers or views");
+    database("CREATE TRIGGER t AFTER DELETE ON functions BEGIN DELETE FROM images; END", "has triggers, views");
+    database("CREATE VIEW v AS SELECT 1", "has triggers, views");
+    database("CREATE VIRTUAL TABLE v USING fts5 (x)", "or virtual tables");
+    let endless = "WITH RECURSIVE n AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT * FROM n";
+    database(&format!("DROP TABLE functions; CREATE VIEW functions AS {endless}"), "has triggers, views");
 }
 
 #[test]

@@ -22,7 +22,12 @@ pub fn audit_logs(
         return Ok(());
     }
     for (account_dir, _) in subdirectories(dir)? {
-        for (function_dir, function) in subdirectories(&account_dir)? {
+        let functions = match subdirectories(&account_dir) {
+            // Its last function was removed meanwhile.
+            Err(e) if e.kind() == ErrorKind::NotFound => continue,
+            functions => functions?,
+        };
+        for (function_dir, function) in functions {
             let mut bytes = 0;
             for name in FILES {
                 match File::open(function_dir.join(name)) {

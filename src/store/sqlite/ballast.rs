@@ -7,7 +7,7 @@
 use rustix::fs::{FallocateFlags, StatVfs, fallocate, statvfs};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Many times what is written before the log is folded into the file.
@@ -38,6 +38,11 @@ impl Ballast {
         ballast
     }
 
+    /// Leaves the room of the ballast beside the store at `path` to whoever opens that.
+    pub(super) fn leave(path: &Path) {
+        Self { path: path.with_extension("ballast"), bytes: 0 }.give_up();
+    }
+
     /// What it takes if it can, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
@@ -62,7 +67,8 @@ impl Ballast {
     fn take(&self) -> io::Result<bool> {
         let disk = disk_of(&self.path)?;
         let free = disk.f_bavail * disk.f_frsize;
-        let held = fs::metadata(&self.path).map_or(0, |file| file.len());
+        // Not its length: a copy of it may hold nothing.
+        let held = fs::metadata(&self.path).map_or(0, |file| file.blocks() * 512);
         let wanted = self.bytes.min(held + free / 4 * 3);
         if held < wanted {
             let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;

@@ -61,7 +61,14 @@ macro_rules! trusted_call {
     };
 }
 
-pub(in crate::store::sqlite) use {resealed_call, seal_of_call, trusted_call};
+/// That a call is what was written, but for its large columns; one that is not is passed over.
+macro_rules! sound_call {
+    () => {
+        concat!("checksum = ", seal_of_call!())
+    };
+}
+
+pub(in crate::store::sqlite) use {resealed_call, seal_of_call, sound_call, trusted_call};
 
 const FUNCTION_EXISTS: &str =
     "SELECT EXISTS (SELECT 1 FROM functions WHERE account_id = ?1 AND name = ?2 AND created_ms = ?3)";

@@ -23,6 +23,8 @@ const BATCH_BYTES_MAX: u64 = 8 << 20;
 const CHECKPOINT_PAGES: u32 = 1_000;
 /// Those of the file, in bytes.
 const PAGE_BYTES: u64 = 4_096;
+/// By how much the file may be longer than it needs to be.
+const TOO_LONG_BYTES: u64 = 1 << 20;
 /// How often at once so many pages are given back on a full disk: all wait meanwhile.
 const GIVE_BACK_ROUNDS_MAX: u32 = 32;
 
@@ -51,8 +53,7 @@ impl Fate {
     fn of(error: &rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::DiskFull,
-            // The index of the log, in a file that is made anew at each start.
-            _ if error.sqlite_extended_error_code() == Some(ffi::SQLITE_IOERR_SHMSIZE) => Self::DiskFull,
+            _ if is_index_full(error) => Self::DiskFull,
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked,
             _ => Self::Failed(error.to_string()),
         }
@@ -111,7 +112,7 @@ impl Disk {
     /// Takes out of a batch what a full disk has no room for.
     pub(super) fn refuse(&mut self, batch: &mut Vec<Box<dyn Operation>>) -> Vec<Box<dyn Operation>> {
         if self.is_full {
-            self.tidy_up();
+            self.tidy_up(false);
         }
         if self.is_full && self.ballast.leaves_room() {
             tracing::info!("the disk has room again");
@@ -124,7 +125,7 @@ impl Disk {
         }
     }
 
-    /// How many of those that wait go into one commit: at least one.
+    /// How many of those that wait go into one commit: at least one, if there is one.
     pub(super) fn fit(&self, waiting: &[Box<dyn Operation>]) -> usize {
         let bytes_max = BATCH_BYTES_MAX.min(self.ballast.bytes() / 4);
         let mut bytes = 0;
@@ -134,14 +135,14 @@ impl Disk {
             }
             bytes > bytes_max
         });
-        first_too_many.unwrap_or(waiting.len()).max(1)
+        first_too_many.unwrap_or(waiting.len()).max(1).min(waiting.len())
     }
 
     pub(super) fn write(&mut self, batch: &mut [Box<dyn Operation>]) -> Fate {
         if let Some(reason) = &*self.failed.borrow() {
             return Fate::Failed(reason.clone());
         }
-        if self.is_full {
+        if self.is_full && batch.iter().any(|operation| operation.room() == Room::Makes) {
             self.ballast.give_up();
         }
         let before = self.connection.total_changes();
@@ -176,16 +177,18 @@ impl Disk {
         fate
     }
 
-    /// Folds a long log into the file. On a full disk, gives all back that the file does not need.
-    pub(super) fn tidy_up(&mut self) {
+    /// Folds a long log into the file, or one behind which the file is `too_long`. On a full disk, gives all back that the
+    /// file does not need.
+    pub(super) fn tidy_up(&mut self, too_long: bool) {
         if self.failed.borrow().is_some() {
             return;
         }
+        let log_pages = self.log_pages.load(Ordering::Relaxed);
         let tidied = if self.is_full {
             self.give_space_back()
-        } else if self.log_pages.load(Ordering::Relaxed) >= self.pages_max().cast_signed() {
+        } else if log_pages >= self.pages_max().cast_signed() || (too_long && log_pages > 0 && self.is_too_long()) {
             // Whoever reads meanwhile keeps some of the log back: the next commit tries again.
-            self.checkpoint("PASSIVE")
+            self.checkpoint().map(drop)
         } else {
             Ok(())
         };
@@ -205,21 +208,40 @@ impl Disk {
             }
             // In this order: what is cut off needs no room when the log is folded.
             results::give_pages_back(&self.connection, free.min(self.pages_max()))?;
-            self.checkpoint("TRUNCATE")?;
-            if free <= self.pages_max() {
+            let is_whole = self.checkpoint()?;
+            // The log would only grow while somebody reads.
+            if !is_whole || free <= self.pages_max() {
                 break;
             }
         }
         Ok(())
     }
 
-    fn checkpoint(&self, mode: &str) -> rusqlite::Result<()> {
-        self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+    /// Folds the log into the file, as far as nobody reads it, and waits for nobody. Whether that was all of it: then the
+    /// file is cut to its length.
+    fn checkpoint(&self) -> rusqlite::Result<bool> {
+        let (log, folded) = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+            Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        })?;
+        self.log_pages.store(i32::try_from(log - folded).unwrap_or(i32::MAX), Ordering::Relaxed);
+        Ok(log == folded)
+    }
+
+    /// Whether the file has given much back that it still has.
+    fn is_too_long(&self) -> bool {
+        let pages = self.connection.query_row("PRAGMA page_count", [], |row| row.get::<_, u32>(0));
+        let length = std::fs::metadata(&self.shown).map_or(0, |file| file.len());
+        pages.is_ok_and(|pages| length > u64::from(pages) * PAGE_BYTES + TOO_LONG_BYTES)
     }
 
     fn pages_max(&self) -> u32 {
         CHECKPOINT_PAGES.min(u32::try_from(self.ballast.bytes() / 4 / PAGE_BYTES).unwrap_or(u32::MAX))
     }
+}
+
+/// Whether there is no room for the index of the log, in a file that is made anew at each start.
+pub(super) fn is_index_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_extended_error_code() == Some(ffi::SQLITE_IOERR_SHMSIZE)
 }
 
 fn commit(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> rusqlite::Result<()> {
@@ -232,7 +254,11 @@ fn commit(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> rusqlite
         execute(connection, "RELEASE operation")?;
     }
     failpoint::check("store.before_commit").map_err(injected)?;
-    execute(connection, "COMMIT")?;
+    // What this was asked to write is on disk when only the index of the log has no room: it must not count as refused.
+    execute(connection, "COMMIT").map_err(|error| match is_index_full(&error) {
+        true => injected(std::io::Error::other(error)),
+        false => error,
+    })?;
     failpoint::check("store.after_commit").map_err(injected)
 }
 

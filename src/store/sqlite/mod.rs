@@ -29,6 +29,7 @@ use crate::domain::{
     AccountId, CallId, CallKey, CallResult, Function, FunctionName, IdempotencyKey, Image, Listed, Place, Quota, Tally,
     Timestamp, Waiting,
 };
+use ballast::Ballast;
 use calls::NewRow;
 use record::{FunctionRow, ImageRow};
 use rusqlite::{Connection, ErrorCode};
@@ -60,7 +61,14 @@ impl SqliteStore {
     /// [`Error::TooNew`], [`Error::Corrupt`] when the file is no store or a damaged one, [`Error::DiskFull`],
     /// and [`Error::Failed`] for all that the system refuses.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let writer = open::writer(path)?;
+        let writer = open::writer(path).or_else(|error| match error {
+            // Even to look at it takes a little room.
+            Error::DiskFull => {
+                Ballast::leave(path);
+                open::writer(path)
+            }
+            other => Err(other),
+        })?;
         let reader = || open::reader(path).map(Mutex::new);
         let readers = Arc::new([reader()?, reader()?, reader()?, reader()?]);
         let writer = Writer::start(writer, path)?;
@@ -222,8 +230,15 @@ impl Store for SqliteStore {
     }
 
     fn drop_result<'a>(&'a self, call: &'a CallKey) -> Answer<'a, ()> {
-        let call = call.clone();
-        Box::pin(self.writer.make_room(move |connection| results::drop_result(connection, &call)))
+        let key = call.clone();
+        Box::pin(async move {
+            let drop_it = move |connection: &Connection| results::drop_result(connection, &key);
+            if self.writer.make_room(drop_it).await? {
+                return Ok(());
+            }
+            self.corruptions.fetch_add(1, Ordering::Relaxed);
+            Err(Error::CorruptRow(format!("calls ({}): its checksum is wrong", call.call_id)))
+        })
     }
 
     fn tally<'a>(&'a self, account: &'a AccountId, function: &'a FunctionName) -> Answer<'a, Tally> {
@@ -267,6 +282,7 @@ fn failure(what: &str, error: &rusqlite::Error) -> Error {
     );
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Error::DiskFull,
+        _ if disk::is_index_full(error) => Error::DiskFull,
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Error::Corrupt(format!("{what}: {error}")),
         _ if seal::is_broken(error) => Error::CorruptRow(error.to_string()),
         _ if is_misread => Error::CorruptRow(format!("{what}: {error}")),

@@ -50,6 +50,9 @@ pub(super) fn writer(path: &Path) -> Result<Connection, Error> {
     }
     configure(&connection, &shown, found)?;
     migrate(&mut connection, found).map_err(fail)?;
+    // Begins a new turn of the log, so that two crashes do not leave their halves of commits in one. On a full disk it goes
+    // on with the old one.
+    let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     Ok(connection)
 }
 
@@ -99,6 +102,8 @@ fn configure(connection: &Connection, shown: &str, found: i64) -> Result<(), Err
     if mode != "wal" {
         return Err(Error::Failed(format!("{shown}: its file system allows no write-ahead log")));
     }
+    // Savepoints are undone from memory: no other directory may be full or missing.
+    connection.pragma_update(None, "temp_store", "MEMORY").map_err(fail)?;
     // A commit waits until the log is on the medium; where a plain fsync does not reach it, a full one.
     for (name, value) in [("synchronous", "FULL"), ("fullfsync", "ON"), ("foreign_keys", "ON")] {
         connection.pragma_update(None, name, value).map_err(fail)?;

@@ -1,6 +1,6 @@
 //! What ended calls left, in SQL: it is put there, rotated out, expires and is forgotten.
 
-use super::calls::{ENDED, GONE, resealed_call, seal_of_call};
+use super::calls::{ENDED, GONE, resealed_call, seal_of_call, sound_call};
 use super::tallies::{self, Change, Held};
 use super::writer::Problem;
 use super::{Error, seal};
@@ -27,12 +27,24 @@ pub(super) const FINISH: &str = concat!(
 );
 pub(super) const LEAVE: &str = "INSERT OR REPLACE INTO payloads (place, stdout, stderr) VALUES (?1, ?2, ?3)";
 pub(super) const TAKE: &str = "DELETE FROM payloads WHERE place = ?1";
-pub(super) const DROP: &str = "DELETE FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 2
-    RETURNING verdict, bytes";
-pub(super) const OLDEST: &str = "SELECT place, verdict, bytes FROM calls
-    WHERE account_id = ?1 AND function = ?2 AND state = ?3 AND end_number IS NOT NULL ORDER BY end_number LIMIT 1";
-pub(super) const EXPIRED: &str = "SELECT place, verdict, bytes, account_id, function FROM calls
-    WHERE state = ?1 AND ended_ms <= ?2 ORDER BY ended_ms LIMIT ?3";
+pub(super) const DROP: &str = concat!(
+    "DELETE FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 2 AND ",
+    sound_call!(),
+    " RETURNING verdict, bytes"
+);
+const IS_ENDED: &str = "SELECT 1 FROM calls WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 2";
+// A result that is damaged stays: what it counts for cannot be known.
+pub(super) const OLDEST: &str = concat!(
+    "SELECT place, verdict, bytes FROM calls
+    WHERE account_id = ?1 AND function = ?2 AND state = ?3 AND end_number IS NOT NULL AND ",
+    sound_call!(),
+    " ORDER BY end_number LIMIT 1"
+);
+pub(super) const EXPIRED: &str = concat!(
+    "SELECT place, verdict, bytes, account_id, function FROM calls WHERE state = ?1 AND ended_ms <= ?2 AND ",
+    sound_call!(),
+    " ORDER BY ended_ms LIMIT ?3"
+);
 pub(super) const GO: &str = concat!(
     "UPDATE calls SET state = 3, ended_ms = ?2, bytes = 0, verdict = NULL, message = NULL, content_type = NULL,
         payload = seal(NULL, NULL, NULL, NULL), checksum = ",
@@ -41,7 +53,8 @@ pub(super) const GO: &str = concat!(
 );
 pub(super) const FORGET: &str = "DELETE FROM calls WHERE place = ?1";
 const BEYOND_BOUNDS: &str = "SELECT account_id, function, finished + failed, gone, bytes, keys FROM tallies
-    WHERE finished + failed > ?1 OR gone > ?2 OR bytes > ?3";
+    WHERE (finished + failed > ?1 OR gone > ?2 OR bytes > ?3) AND trusted('tallies', function, checksum, seal(account_id,
+        function, pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten, ends))";
 pub(super) const OLD_KEYS: &str =
     "SELECT account_id, function, key FROM idempotency_keys WHERE created_ms <= ?1 LIMIT ?2";
 pub(super) const FORGET_KEY: &str = "DELETE FROM idempotency_keys WHERE account_id = ?1 AND function = ?2 AND key = ?3";
@@ -217,17 +230,20 @@ impl EndedCall {
     }
 }
 
-pub(super) fn drop_result(connection: &Connection, call: &CallKey) -> Result<(), Problem> {
+/// `false` if there is such a result, and it is damaged: it stays, since what it counts for cannot be known.
+pub(super) fn drop_result(connection: &Connection, call: &CallKey) -> Result<bool, Problem> {
     let (account, function) = (call.account.as_str(), call.function.as_str());
+    let key = params![call.call_id.as_bytes(), account, function];
     let mut delete = connection.prepare_cached(DROP)?;
-    let dropped = delete.query_row(params![call.call_id.as_bytes(), account, function], |row| {
-        Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, i64>(1)?))
-    });
-    let (verdict, bytes) = dropped.optional()?.ok_or(Problem::Refused(Error::NotFound))?;
+    let dropped = delete.query_row(key, |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, i64>(1)?)));
+    let Some((verdict, bytes)) = dropped.optional()? else {
+        let is_there = connection.prepare_cached(IS_ENDED)?.exists(key)?;
+        return if is_there { Ok(false) } else { Err(Problem::Refused(Error::NotFound)) };
+    };
     failpoint::check("forget.before_commit")?;
     let verdict = verdict_of(verdict).map_err(|e| Problem::Refused(Error::CorruptRow(format!("calls: {e}"))))?;
     let change = Change { taken: 1, ..Change::default() }.results(verdict, -1, -bytes);
-    tallies::add(connection, account, function, change).map(drop)
+    tallies::add(connection, account, function, change).map(|_| true)
 }
 
 /// `true` if there may be more to do.
@@ -248,7 +264,7 @@ pub(super) fn expire(connection: &Connection, now: Timestamp, keep: &Retention) 
         Ok((row.get(0)?, row.get(1)?, Held::read(row, 2)?))
     })?;
     for (account, function, held) in beyond.collect::<Result<Vec<(String, String, Held)>, _>>()? {
-        left -= rotate_some(connection, (&account, &function), held, now, keep, left)?;
+        left -= rotate_some(connection, (&account, &function), held, now, keep, EXPIRE_CALLS_MAX)?.min(left);
     }
     left -= forget_keys(connection, now.before(keep.key_ttl).0, left)?;
     failpoint::check("expire.before_commit")?;

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 // These hold for every version of the schema.
-const FOREIGN: &str = "SELECT count(*) FROM sqlite_schema WHERE type IN ('trigger', 'view')";
+const FOREIGN: &str = "SELECT count(*) FROM sqlite_schema
+    WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%'";
 const HAS_CALLS: &str = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'calls'";
 const FUNCTIONS: &str = "SELECT count(*) FROM functions";
 const IMAGES: &str = "SELECT count(*) FROM images";
@@ -75,15 +76,16 @@ fn of_file(path: &Path, shown: &str) -> Result<Contents, Error> {
     let fail = |e: rusqlite::Error| failure(shown, &e);
     let connection = reader(path)?;
     let schema = version(&connection, shown)?;
+    // No version of ours has any: they would act on whoever asks, and on what a server does.
+    if count(&connection, FOREIGN).map_err(fail)? > 0 {
+        let what = "has triggers, views or virtual tables, which no store of hyperfunc has";
+        return Err(Error::Corrupt(format!("{shown}: {what}")));
+    }
     check(&connection, shown)?;
     if schema == SCHEMA_VERSION
         && let Some(first) = audit::rows(&connection, &ANY, shown).findings.shown().first()
     {
         return Err(Error::Corrupt(format!("{shown}: {first}")));
-    }
-    // No version of ours has any: they would act on what a server does.
-    if count(&connection, FOREIGN).map_err(fail)? > 0 {
-        return Err(Error::Corrupt(format!("{shown}: has triggers or views, which no store of hyperfunc has")));
     }
     let has_calls = count(&connection, HAS_CALLS).map_err(fail)? > 0;
     let of_calls = |sql| if has_calls { count(&connection, sql) } else { Ok(0) };

@@ -14,7 +14,9 @@ pub(super) const ADD: &str = "UPDATE tallies SET pending = pending + ?3, running
                 ends),
             seal(account_id, function, pending + ?3, running + ?4, finished + ?5, failed + ?6, gone + ?7, bytes + ?8,
                 keys + ?9, accepted + ?10, taken + ?11, forgotten + ?12, ends + ?13))
-    WHERE account_id = ?1 AND function = ?2 RETURNING finished + failed, gone, bytes, keys";
+    WHERE account_id = ?1 AND function = ?2 AND trusted('tallies', function, checksum,
+        seal(account_id, function, pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten, ends))
+    RETURNING finished + failed, gone, bytes, keys";
 const INSERT: &str = "INSERT INTO tallies (account_id, function, pending, running, finished, failed, gone, bytes, keys,
         checksum)
     VALUES (?1, ?2, 0, 0, 0, 0, 0, 0, 0, seal(?1, ?2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))";

@@ -2,14 +2,16 @@
 //!
 //! SQLite reads its log up to the first frame whose checksum is wrong, and takes that for its end: so it finds the last
 //! commit after a crash. A bit that flips in the middle looks the same to it, and everything that was committed behind
-//! would be gone without a word. But each commit is synced before the next one begins, so that a crash leaves at most
-//! one behind a broken frame.
+//! would be gone without a word. But each commit is synced before the next one begins, and the header before the first,
+//! so that a crash leaves at most one behind a broken frame. Each start begins a new turn of the log, so that a second
+//! crash does not add its own.
 //!
 //! The form of the file is <https://sqlite.org/fileformat2.html#the_write_ahead_log>.
 
 use super::Error;
-use std::fs;
-use std::io::ErrorKind;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::Path;
 
 const HEADER_BYTES: usize = 32;
@@ -27,45 +29,61 @@ pub(super) fn check(path: &Path) -> Result<(), Error> {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
     let shown = Path::new(&name).display();
-    match fs::read(&name) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::Failed(format!("{shown}: {e}"))),
-        Ok(log) => match readable_bytes(&log) {
-            None => Ok(()),
-            Some(bytes) => Err(Error::Corrupt(format!(
-                "{shown}: it can be read up to byte {bytes}, and more was committed behind that: restore a backup, or cut \
-                 it off there to go on without the rest"
-            ))),
-        },
+    let fail = |e: io::Error| Error::Failed(format!("{shown}: {e}"));
+    let log = match File::open(&name) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(fail)?,
+    };
+    let has_commits = log.metadata().map_err(fail)?.len() > HEADER_BYTES as u64;
+    if has_commits && fs::metadata(path).map_or(0, |file| file.len()) == 0 {
+        // SQLite would begin anew, and throw the log away.
+        return Err(Error::Corrupt(format!("{}: is not there, or empty, and its log is", path.display())));
+    }
+    match readable_bytes(BufReader::new(log)).map_err(fail)? {
+        None => Ok(()),
+        Some(bytes) => Err(Error::Corrupt(format!(
+            "{shown}: it can be read up to byte {bytes}, and more was committed behind that: restore a backup, or cut it \
+             off there to go on without the rest"
+        ))),
     }
 }
 
 /// How much of a log can be read, if there are commits behind that; `None` if it is as a server or a crash leaves it.
-fn readable_bytes(log: &[u8]) -> Option<usize> {
-    let (header, frames) = log.split_at_checked(HEADER_BYTES)?;
-    let sum = Checksum::of_header(header);
-    let page_bytes = match sum.map(|_| word(header, 8)) {
+fn readable_bytes(mut log: impl Read) -> io::Result<Option<usize>> {
+    let mut header = [0; HEADER_BYTES];
+    if !fill(&mut log, &mut header)? {
+        return Ok(None);
+    }
+    let mut sum = Checksum::of_header(&header);
+    let page_bytes = match sum.map(|_| word(&header, 8)) {
         Some(1) => 1 << 16,
         Some(bytes) if bytes >= 512 => bytes as usize,
         // Unreadable: pages of our own are so large.
         _ => 4096,
     };
-    let salts = [word(header, 16), word(header, 20)];
-    let mut sum = sum;
-    let (mut readable, mut commits_behind) = (if sum.is_some() { HEADER_BYTES } else { 0 }, 0);
-    for frame in frames.chunks_exact(FRAME_HEADER_BYTES + page_bytes) {
-        let of_frame = [word(frame, 8), word(frame, 12)];
-        sum = sum.filter(|_| of_frame == salts).and_then(|sum| sum.goes_on(frame));
+    let salts = sum.map(|_| [word(&header, 16), word(&header, 20)]);
+    let mut readable = if salts.is_some() { HEADER_BYTES } else { 0 };
+    // Of each turn of the log, which its frames tell by their salts. An earlier turn may stand behind this one.
+    let mut commits_behind: HashMap<[u32; 2], usize> = HashMap::new();
+    let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes];
+    while fill(&mut log, &mut frame)? {
+        let of_frame = [word(&frame, 8), word(&frame, 12)];
+        sum = sum.filter(|_| Some(of_frame) == salts).and_then(|sum| sum.goes_on(&frame));
         if sum.is_some() {
             readable += frame.len();
-            continue;
+        } else if word(&frame, 4) != 0 && salts.is_none_or(|salts| salts == of_frame) {
+            *commits_behind.entry(of_frame).or_default() += 1;
         }
-        // Frames of an earlier turn of the log have other salts. Of a header that is broken, one of them may be.
-        let is_of_this_turn =
-            if readable > 0 { of_frame == salts } else { of_frame.iter().zip(salts).any(|(a, b)| *a == b) };
-        commits_behind += usize::from(is_of_this_turn && word(frame, 4) != 0);
     }
-    (commits_behind >= COMMITS_TOO_MANY).then_some(readable)
+    Ok(commits_behind.values().any(|commits| *commits >= COMMITS_TOO_MANY).then_some(readable))
+}
+
+/// `false` if the log ends before.
+fn fill(log: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
+    match log.read_exact(bytes) {
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        read => read.map(|()| true),
+    }
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {

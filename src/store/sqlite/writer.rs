@@ -8,6 +8,7 @@
 use super::disk::{Disk, Fate, Room};
 use super::{Error, seal};
 use rusqlite::{Connection, ErrorCode};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -243,19 +244,24 @@ impl Drop for TellsOfPanic {
 /// Until nobody can ask any more. After a failure all are told so, and nothing is written.
 fn serve(disk: &mut Disk, mut operations: mpsc::Receiver<Box<dyn Operation>>) {
     let mut waiting = Vec::with_capacity(BATCH_OPERATIONS_MAX);
+    let mut batch = VecDeque::with_capacity(BATCH_OPERATIONS_MAX);
+    // Behind those who wait, and so dropped before them.
+    let _tells = TellsOfPanic(Arc::clone(&disk.failed));
     while operations.blocking_recv_many(&mut waiting, BATCH_OPERATIONS_MAX) > 0 {
-        for refused in disk.refuse(&mut waiting) {
-            refused.answer(&Fate::DiskFull);
-        }
         while !waiting.is_empty() {
-            let mut batch: Vec<_> = waiting.drain(..disk.fit(&waiting)).collect();
-            // Behind the batch, and so dropped before it.
-            let _tells = TellsOfPanic(Arc::clone(&disk.failed));
-            let fate = disk.write(&mut batch);
-            for operation in batch {
+            for refused in disk.refuse(&mut waiting) {
+                refused.answer(&Fate::DiskFull);
+            }
+            batch.extend(waiting.drain(..disk.fit(&waiting)));
+            if batch.is_empty() {
+                continue;
+            }
+            let fate = disk.write(batch.make_contiguous());
+            let makes_room = batch.iter().any(|operation| operation.room() == Room::Makes);
+            while let Some(operation) = batch.pop_front() {
                 operation.answer(&fate);
             }
-            disk.tidy_up();
+            disk.tidy_up(makes_room);
         }
     }
 }

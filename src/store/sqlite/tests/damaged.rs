@@ -105,6 +105,13 @@ fn a_damaged_file_is_told_or_ends_at_an_earlier_commit() {
         ..Default::default()
     });
     let cases = (0..2_usize, damage());
+    // What seldom comes by chance: a lost header, a file that is gone.
+    let telling = [(1, Damage::Zero(0, 1)), (1, Damage::Flip(17, 0)), (1, Damage::Flip(9, 3)), (0, Damage::Cut(0))];
+    for (file, damage) in &telling {
+        let mut damaged = files.clone();
+        damage.on(&mut damaged[*file]);
+        told(&runtime, &damaged).expect_err(&format!("{damage:?}"));
+    }
     for _ in 0..1_000 {
         let (file, damage) = cases.new_tree(&mut runner).unwrap().current();
         let mut damaged = files.clone();
