@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::json;
 use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 #[derive(clap::Args)]
@@ -56,16 +57,19 @@ fn say(found: &Found, data: &Path, is_running: bool) -> anyhow::Result<()> {
         output::line(&format!("and {more} more"))?;
     }
     let server = if is_running { "its server runs" } else { "its server is stopped" };
-    let summary =
-        if findings.count() == 0 { "every promise holds".to_owned() } else { format!("{} problems", findings.count()) };
-    eprintln!(
+    let summary = match findings.count() {
+        0 => "every promise holds".to_owned(),
+        problems => output::many(problems, "problem"),
+    };
+    let (functions, images) = (output::many(store.functions, "function"), output::many(store.images, "image"));
+    let calls = output::many(store.last_place.0, "call");
+    // If nobody listens there, nobody needs to know.
+    let _ = writeln!(
+        io::stderr(),
         "{} ({server}): {summary}\n\
-         {} functions, {} images; {} calls accepted: {} pending, {} running, {} ended, {} rotated out or expired, {} read \
-         or removed, {} of removed functions",
+         {functions}, {images}; {calls} accepted: {} pending, {} running, {} ended, {} rotated out or expired, {} read or \
+         removed, {} of removed functions",
         data.display(),
-        store.functions,
-        store.images,
-        store.last_place.0,
         store.pending,
         store.running,
         store.ended,
@@ -74,7 +78,8 @@ fn say(found: &Found, data: &Path, is_running: bool) -> anyhow::Result<()> {
         store.removed,
     );
     if *left_over > 0 {
-        eprintln!("{left_over} files that no image names: the next start removes them");
+        let files = output::many(*left_over, "file");
+        let _ = writeln!(io::stderr(), "{files} that no image names: the next start removes what is left over");
     }
     Ok(())
 }

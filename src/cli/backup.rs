@@ -103,9 +103,8 @@ pub(super) fn said(summary: &Summary, (key, shown): (&str, &str), json: bool) ->
 
 fn line(summary: &Summary, shown: &str) -> String {
     let Summary { created: _, functions, images, queued, results, bytes } = *summary;
-    let many = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let counts = [(functions, "function"), (images, "image"), (queued, "queued call"), (results, "result")];
-    let counts = counts.map(|(count, what)| many(count, what)).join(", ");
+    let counts = counts.map(|(count, what)| output::many(count, what)).join(", ");
     format!("{shown}: {counts}, {}", output::bytes(bytes))
 }
 

@@ -66,6 +66,11 @@ pub(super) fn short(id: &str) -> &str {
     hex.get(..12).unwrap_or(hex)
 }
 
+/// So many of something: `1 function`, `2 functions`.
+pub(super) fn many(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A number of bytes for people: `27.1 KB`.
 pub(super) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["B", "KB", "MB", "GB"];

@@ -203,7 +203,7 @@ fn a_module_that_is_not_what_it_was_is_named() {
     // What a crash has left over is no broken promise.
     fs::write(data.join("modules").join("ab".repeat(32) + ".wasm"), "x").unwrap();
     let (status, _, stderr) = audit(&data, &[]);
-    assert!(status == 0 && stderr.contains("1 files that no image names"), "{stderr}");
+    assert!(status == 0 && stderr.contains("1 file that no image names"), "{stderr}");
 }
 
 #[test]
