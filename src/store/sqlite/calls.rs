@@ -83,12 +83,7 @@ const INSERT: &str = "INSERT INTO calls (account_id, function, call_id, created_
 const BRING: &str = "INSERT INTO payloads (place, variables, body) VALUES (?1, ?2, ?3)";
 pub(super) const CLAIM: &str = concat!(
     "UPDATE calls SET state = 1, starts = starts + 1, checksum = ",
-    resealed_call!(
-        "1",
-        "starts + 1",
-        "crashes",
-        "bytes, ended_ms, end_number, verdict, message, content_type, payload"
-    ),
+    seal_of_call!("1", "starts + 1", "crashes", "bytes, ended_ms, end_number, verdict, message, content_type, payload"),
     " WHERE call_id = ?1 AND account_id = ?2 AND function = ?3 AND state = 0 AND ",
     trusted_call!(),
     " RETURNING starts, place, payload"

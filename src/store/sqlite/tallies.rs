@@ -9,11 +9,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 pub(super) const ADD: &str = "UPDATE tallies SET pending = pending + ?3, running = running + ?4,
         finished = finished + ?5, failed = failed + ?6, gone = gone + ?7, bytes = bytes + ?8, keys = keys + ?9,
         accepted = accepted + ?10, taken = taken + ?11, forgotten = forgotten + ?12, ends = ends + ?13,
-        checksum = resealed(checksum,
-            seal(account_id, function, pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten,
-                ends),
-            seal(account_id, function, pending + ?3, running + ?4, finished + ?5, failed + ?6, gone + ?7, bytes + ?8,
-                keys + ?9, accepted + ?10, taken + ?11, forgotten + ?12, ends + ?13))
+        checksum = seal(account_id, function, pending + ?3, running + ?4, finished + ?5, failed + ?6, gone + ?7, bytes + ?8,
+            keys + ?9, accepted + ?10, taken + ?11, forgotten + ?12, ends + ?13)
     WHERE account_id = ?1 AND function = ?2 AND trusted('tallies', function, checksum,
         seal(account_id, function, pending, running, finished, failed, gone, bytes, keys, accepted, taken, forgotten, ends))
     RETURNING finished + failed, gone, bytes, keys";
