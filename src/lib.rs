@@ -1,6 +1,7 @@
 //! hyperfunc: functions are defined over HTTP, and every call runs a WebAssembly module in a fresh sandbox.
 //!
-//! What users are promised is in `docs/api.md`; comments cite its sections. This page is the tour of the house.
+//! What users are promised is in `docs/api.md`; comments cite its sections. How far it holds when machines fail, and which
+//! test plays that, is in `docs/durability.md`. This page is the tour of the house.
 //!
 //! # Rooms
 //!
@@ -69,7 +70,8 @@
 //! `tests/tidy.rs` checks those that text can show.
 //!
 //! 1. Only `api` and `cli::client` name hyper, only `engine` wasmtime, only `store` rusqlite; serde is not in `domain`,
-//!    `engine`, or the store's trait. Every table has its `account_id`.
+//!    `engine`, or the store's trait. Every table has its `account_id`, or hangs on a
+//!    call that has one.
 //! 2. A status that tells of a failure is chosen in `api::error` alone, by exhaustive match.
 //! 3. A guest that traps, runs out or exits non-zero is a value ([`domain::Outcome`]), never an error.
 //! 4. No raw string id crosses a room.
@@ -78,6 +80,8 @@
 //! 7. Only `service`, the engine's ticker and `cli` read the clock; randomness comes in as an argument.
 //! 8. No request and no guest reaches a panic.
 //! 9. Every fault has a text for the outside and one for the log. A function's UUID is in neither.
+//! 10. What comes from the disk is checked before it is used: a row by its checksum, a module by its name, an artifact by
+//!     its seal.
 
 pub mod api;
 pub mod cli;
