@@ -97,6 +97,7 @@ fn sources() -> Vec<Source> {
         "service/permits/tests",
         "service/permits/tests.rs",
         "service/scheduler/tests.rs",
+        "service/scheduler/tests",
         "store/conformance.rs",
         "store/conformance",
         "store/log/tests.rs",
