@@ -56,7 +56,13 @@ impl DataLock {
     /// Takes it, and makes the directory if there is none.
     pub(super) fn take(data: &Path) -> anyhow::Result<Self> {
         let shown = data.display();
+        let is_new = !data.exists();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(data).with_context(|| format!("--data {shown}"))?;
+        if is_new {
+            // It is durable when the directory that names it is.
+            let parent = data.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            File::open(parent).and_then(|dir| dir.sync_all()).with_context(|| format!("{}", parent.display()))?;
+        }
         let path = data.join("lock");
         let mut file = File::options()
             .read(true)

@@ -177,16 +177,16 @@ impl Disk {
         fate
     }
 
-    /// Folds a long log into the file, or one behind which the file is `too_long`. On a full disk, gives all back that the
-    /// file does not need.
-    pub(super) fn tidy_up(&mut self, too_long: bool) {
+    /// Folds a long log into the file, and if a batch has `made_room` also one that the file is cut with. On a full disk,
+    /// gives all back that the file does not need.
+    pub(super) fn tidy_up(&mut self, made_room: bool) {
         if self.failed.borrow().is_some() {
             return;
         }
         let log_pages = self.log_pages.load(Ordering::Relaxed);
         let tidied = if self.is_full {
             self.give_space_back()
-        } else if log_pages >= self.pages_max().cast_signed() || (too_long && log_pages > 0 && self.is_too_long()) {
+        } else if log_pages >= self.pages_max().cast_signed() || (made_room && log_pages > 0 && self.is_too_long()) {
             // Whoever reads meanwhile keeps some of the log back: the next commit tries again.
             self.checkpoint().map(drop)
         } else {
