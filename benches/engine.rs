@@ -6,10 +6,10 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use hyperfunc::domain::{Limits, MB, MemoryKind, STDOUT_BYTES_MAX};
-use hyperfunc::engine::{Engine, Flavour, Invocation, Program, Settings, Weight};
+use hyperfunc::engine::{CompilerThreads, Engine, Flavour, Invocation, Program, Settings, Weight};
 use std::hint::black_box;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const HELLO: &[u8] = include_bytes!("../guest-examples/hello/hello.wasm");
 const ECHO: &[u8] = include_bytes!("../guest-examples/echo/echo.wasm");
@@ -19,7 +19,14 @@ const LIMITS: Limits =
 
 fn engine() -> Engine {
     let instances_max = NonZeroU32::new(100).expect("not zero");
-    Engine::new(Settings { instances_max, memory_budget_bytes: 1024 * MB, threads: 2 }).expect("an engine")
+    let settings = Settings {
+        instances_max,
+        memory_budget_bytes: 1024 * MB,
+        threads: 2,
+        compiler: CompilerThreads::One,
+        clock: Instant::now,
+    };
+    Engine::new(settings).expect("an engine")
 }
 
 fn flavours() -> [Flavour; 2] {

@@ -26,7 +26,7 @@ use hyperfunc::api::{Api, Faces, Listener, Server};
 use hyperfunc::domain::{
     AccountId, Change, ConfigChange, ContainerSize, FunctionName, ImageReference, MB, Quota, Timeout,
 };
-use hyperfunc::engine::{self, Engine};
+use hyperfunc::engine::{self, CompilerThreads, Engine};
 use hyperfunc::image::ImageFiles;
 use hyperfunc::service::scheduler::Bounds;
 use hyperfunc::service::{self, Keeping, Retention, Service};
@@ -160,6 +160,8 @@ impl Ours {
             instances_max: NonZeroU32::new(100).expect("not zero"),
             memory_budget_bytes: 2048 * MB,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            compiler: CompilerThreads::One,
+            clock: Instant::now,
         });
         let settings = service::Settings {
             bounds: Bounds {

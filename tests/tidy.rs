@@ -141,6 +141,7 @@ fn arrows_point_one_way() {
             // These work without a server.
             "cli" if source.is_at(&["cli/audit.rs"]) => &["domain", "config", "service"],
             "cli" if source.is_at(&["cli/backup.rs", "cli/restore.rs"]) => &["domain", "service"],
+            "cli" if source.path == "cli/run.rs" => &["domain", "service"],
             "cli" if source.path == "cli/data.rs" => &["domain", "config"],
             "cli" => &["domain"],
             "main" | "lib" | "build" => continue,

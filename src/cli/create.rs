@@ -2,10 +2,11 @@
 
 use super::client::{Client, escaped};
 use super::output;
-use anyhow::{Context as _, bail};
+use super::variables::{Variables, lines};
+use anyhow::bail;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub(super) struct Create {
@@ -18,12 +19,8 @@ pub(super) struct Create {
     /// Seconds that a call may take [default: 300]
     #[arg(long)]
     timeout: Option<i64>,
-    /// A variable of its environment; without a value, this shell's
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
-    env: Vec<String>,
-    /// A file of such lines
-    #[arg(long, value_name = "FILE")]
-    env_file: Vec<PathBuf>,
+    #[command(flatten)]
+    variables: Variables,
     /// The beginning of its arguments, in place of the image's
     #[arg(long)]
     entrypoint: Option<String>,
@@ -141,8 +138,6 @@ impl Create {
             Some(name) => name,
             None => made_name(&self.image)?,
         };
-        let mut env = lines(&self.env_file)?;
-        env.extend(self.env);
         let mut labels = lines(&self.label_file)?;
         labels.extend(self.labels);
         let mut exposed: Vec<String> = self.expose.iter().map(|port| with_protocol(port)).collect();
@@ -158,7 +153,7 @@ impl Create {
             timeout: self.timeout,
             config: Config {
                 tty: self.tty,
-                env: env.into_iter().filter_map(with_value).collect(),
+                env: self.variables.read()?,
                 exposed_ports: exposed.into_iter().map(|port| (port, BTreeMap::new())).collect(),
                 cmd: self.cmd,
                 image: self.image,
@@ -188,22 +183,6 @@ fn made_name(image: &str) -> anyhow::Result<String> {
     let [a, b, c] = random;
     let name = format!("{base}-{a:02x}{b:02x}{c:02x}");
     if base.is_empty() { bail!("{image:?} is not the name of an image") } else { Ok(name) }
-}
-
-/// The lines of all files that are neither empty nor comments.
-fn lines(files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
-    let read = |file: &Path| std::fs::read_to_string(file).with_context(|| format!("{}", file.display()));
-    let texts = files.iter().map(|file| read(file)).collect::<anyhow::Result<Vec<_>>>()?;
-    let lines = texts.iter().flat_map(|text| text.lines()).map(str::trim_start);
-    Ok(lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect())
-}
-
-/// `NAME=value`; of a name alone, the value that it has in this process, if it has one.
-fn with_value(variable: String) -> Option<String> {
-    if variable.contains('=') {
-        return Some(variable);
-    }
-    std::env::var(&variable).ok().map(|value| format!("{variable}={value}"))
 }
 
 fn key_and_value(label: &str) -> (String, String) {

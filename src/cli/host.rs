@@ -28,9 +28,18 @@ fn least_limit(groups: &str, root: &Path) -> Option<u64> {
 
 /// The XDG data directory, `~/.local/share` unless set, and `hyperfunc` in it.
 pub(super) fn data_dir() -> Option<PathBuf> {
+    Some(xdg("XDG_DATA_HOME", ".local/share")?.join("hyperfunc"))
+}
+
+/// The XDG cache directory, `~/.cache` unless set, and `hyperfunc` in it.
+pub(super) fn cache_dir() -> Option<PathBuf> {
+    Some(xdg("XDG_CACHE_HOME", ".cache")?.join("hyperfunc"))
+}
+
+/// A directory of the user's: a variable that names it, else its place below the home directory.
+fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")))?;
-    Some(base.join("hyperfunc"))
+    absolute(variable).or_else(|| Some(absolute("HOME")?.join(below_home)))
 }
 
 /// Lets this process open as many files as it may, and returns how many that are: a loaded program and a connection hold

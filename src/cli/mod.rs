@@ -11,6 +11,7 @@ mod cancel;
 mod client;
 mod create;
 mod data;
+mod exit;
 mod get;
 mod host;
 mod images;
@@ -21,16 +22,17 @@ mod ls;
 mod output;
 mod restore;
 mod rm;
+mod run;
 mod serve;
 mod status;
+mod variables;
 mod version;
 
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::io;
 
-/// What a verb that failed exits with; wrong usage exits with 2.
-const FAILED: u8 = 1;
+use exit::{FAILED, INTERRUPTED};
 
 /// A self-hosted function runtime: functions are defined over HTTP, and every call runs a WebAssembly module in a
 /// fresh sandbox.
@@ -54,6 +56,8 @@ enum Verb {
     /// The verbs for functions, as the Hyper command line has them
     #[command(name = "func", subcommand)]
     Nested(FuncVerb),
+    /// Run a module here and now, without a server
+    Run(run::Run),
     /// Check that a data directory keeps what was promised
     Audit(audit::Audit),
     /// Put all that a server must know into one file
@@ -122,8 +126,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) if is_broken_pipe(&error) => 0,
         Err(error) => {
             output::problem(&format!("{error:#}"));
-            FAILED
+            exit::of(&error)
         }
+    }
+}
+
+/// A verb that Ctrl-C ends, with nothing left behind: what it holds is dropped.
+async fn until_interrupted(verb: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
+    tokio::select! {
+        biased;
+        interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| INTERRUPTED).map_err(Into::into),
+        result = verb => result,
     }
 }
 
@@ -134,6 +147,7 @@ impl Verb {
             Self::Load(Remote { server, verb }) => verb.run(&server.client()).await,
             Self::Images(Remote { server, verb }) => verb.run(&server.client()).await,
             Self::Func(verb) | Self::Nested(verb) => verb.run().await,
+            Self::Run(run) => until_interrupted(run.run()).await,
             Self::Audit(audit) => audit.run(),
             Self::Backup(backup) => backup.run(),
             Self::Restore(restore) => restore.run(),

@@ -4,6 +4,7 @@ use super::client::Reply;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 /// Says on stderr what went wrong.
 pub(super) fn problem(text: &str) {
@@ -69,6 +70,19 @@ pub(super) fn short(id: &str) -> &str {
 /// So many of something: `1 function`, `2 functions`.
 pub(super) fn many(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A time for people: `1.23 ms`.
+pub(super) fn duration(time: Duration) -> String {
+    let us = time.as_secs_f64() * 1e6;
+    let (amount, unit) = match us {
+        ..1e3 => (us, "µs"),
+        ..1e6 => (us / 1e3, "ms"),
+        _ => (us / 1e6, "s"),
+    };
+    // Three digits that say something.
+    let digits = if amount < 10.0 { 2 } else { usize::from(amount < 100.0) };
+    format!("{amount:.digits$} {unit}")
 }
 
 /// A number of bytes for people: `27.1 KB`.

@@ -4,7 +4,7 @@ use super::data::{DataLock, read_settings};
 use super::{host, output};
 use crate::api::{Api, Face, Faces, Listener, Server};
 use crate::config::{Config, Host, LogFormat, RawConfig};
-use crate::engine::{self, Engine};
+use crate::engine::{self, CompilerThreads, Engine};
 use crate::image::ImageFiles;
 use crate::service::{self, Keeping, Service, backup};
 use crate::store::{LOG_BYTES_MAX, Logs, SqliteStore};
@@ -14,7 +14,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -132,6 +132,8 @@ async fn start_service(config: &Config) -> anyhow::Result<Service> {
         instances_max: config.instances_max,
         memory_budget_bytes: config.memory_bytes,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
+        compiler: CompilerThreads::One,
+        clock: Instant::now,
     })?;
     let settings = service::Settings {
         bounds: config.bounds,

@@ -80,6 +80,8 @@ pub enum Ending {
 pub struct Usage {
     /// Wall clock from instantiation to exit.
     pub duration: Duration,
+    /// The part of it until the guest's first instruction.
+    pub instantiation: Duration,
     /// The most that memories and tables held together, in bytes.
     pub memory_peak_bytes: u64,
     /// Fuel spent; `None` if the function is unmetered.

@@ -14,6 +14,11 @@ impl Rejected {
         Self(one_line.chars().take(Self::CHARS_MAX).collect())
     }
 
+    /// A module's text that is none.
+    pub(crate) fn from_text(error: &impl std::fmt::Display) -> Self {
+        Self::new(format_args!("not a valid module: {error}"))
+    }
+
     pub(super) fn from_compiler(error: &wasmtime::Error) -> Self {
         Self::new(format_args!("does not compile: {error:#}"))
     }

@@ -1,7 +1,7 @@
 //! The ways in which wasmtime is set up. A module is compiled for one of them.
 
-use super::Error;
 use super::sandbox::Sandbox;
+use super::{CompilerThreads, Error, Settings};
 use crate::domain::{Definition, MemoryKind};
 use std::num::{NonZeroU32, NonZeroUsize};
 
@@ -50,9 +50,14 @@ impl Flavour {
         Self { metered: false, wide: memory == MemoryKind::Wide }
     }
 
+    /// The flavour of a module whose fuel is counted.
+    pub fn metered(memory: MemoryKind) -> Self {
+        Self { metered: true, ..Self::unmetered(memory) }
+    }
+
     /// The flavour in which a function runs a module.
     pub fn of(definition: &Definition, memory: MemoryKind) -> Self {
-        Self { metered: definition.fuel.is_some(), ..Self::unmetered(memory) }
+        if definition.fuel.is_some() { Self::metered(memory) } else { Self::unmetered(memory) }
     }
 
     /// A word for file names and messages.
@@ -77,9 +82,9 @@ pub(super) struct Flavoured {
 }
 
 impl Flavoured {
-    pub(super) fn new(flavour: Flavour, instances_max: NonZeroU32) -> Result<Self, Error> {
+    pub(super) fn new(flavour: Flavour, settings: &Settings) -> Result<Self, Error> {
         let start = |e: wasmtime::Error| Error::Start(format!("{e:#}"));
-        let engine = wasmtime::Engine::new(&config(flavour, instances_max)).map_err(start)?;
+        let engine = wasmtime::Engine::new(&config(flavour, settings)).map_err(start)?;
         let mut linker = wasmtime::Linker::new(&engine);
         // The asynchronous functions: the others would sleep on the thread.
         wasmtime_wasi::p1::add_to_linker_async(&mut linker, Sandbox::wasi).map_err(start)?;
@@ -91,12 +96,13 @@ impl Flavoured {
     }
 }
 
-fn config(flavour: Flavour, instances_max: NonZeroU32) -> wasmtime::Config {
+fn config(flavour: Flavour, settings: &Settings) -> wasmtime::Config {
     let mut config = wasmtime::Config::new();
     config
         // Winch, the other compiler, let guests out of their sandbox in 2026.
         .strategy(wasmtime::Strategy::Cranelift)
         .cranelift_opt_level(wasmtime::OptLevel::Speed)
+        .parallel_compilation(settings.compiler == CompilerThreads::EachCore)
         .wasm_backtrace_max_frames(NonZeroUsize::new(4))
         .max_wasm_stack(WASM_STACK_BYTES)
         .async_stack_size(STACK_BYTES)
@@ -122,7 +128,7 @@ fn config(flavour: Flavour, instances_max: NonZeroU32) -> wasmtime::Config {
         // A pool's slots are 4 GiB apart: no room for larger memories.
         config.allocation_strategy(wasmtime::InstanceAllocationStrategy::OnDemand);
     } else {
-        config.allocation_strategy(pool(instances_max));
+        config.allocation_strategy(pool(settings.instances_max));
     }
     config
 }

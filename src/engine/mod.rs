@@ -19,7 +19,7 @@ mod weight;
 pub use budget::{MemoryBudget, SetAside};
 pub use error::{CompileError, Error, Rejected};
 pub use flavour::Flavour;
-pub use sandbox::Invocation;
+pub use sandbox::{Invocation, SharedDir, Stdio};
 pub use weight::Weight;
 
 use crate::domain::{Limits, ModuleInfo, Outcome};
@@ -28,6 +28,7 @@ use inspect::KnownImports;
 use sandbox::Sandbox;
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 use ticker::{Pulse, Ticker};
 use turns::{Turn, Turns};
 
@@ -40,6 +41,22 @@ pub struct Settings {
     pub memory_budget_bytes: u64,
     /// Threads that guests run on: what is shared out between those that run long.
     pub threads: usize,
+    /// Who compiles.
+    pub compiler: CompilerThreads,
+    /// Tells the time: this room reads no clock by itself.
+    pub clock: Clock,
+}
+
+/// Tells the time.
+pub type Clock = fn() -> Instant;
+
+/// How many threads compile a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompilerThreads {
+    /// The one that asks: calls run on the others.
+    One,
+    /// One for each core: somebody waits for this module, and for nothing else.
+    EachCore,
 }
 
 /// The compiler and the runtime. A cheap clone of one shared engine.
@@ -75,7 +92,7 @@ impl Engine {
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let budget = Arc::new(MemoryBudget::new(settings.memory_budget_bytes));
         let flavours: Arc<[OnceLock<Flavoured>; Flavour::ALL.len()]> = Arc::default();
-        let plain = Flavoured::new(Flavour::ALL[0], settings.instances_max)?;
+        let plain = Flavoured::new(Flavour::ALL[0], &settings)?;
         let known_imports = KnownImports::of(&plain)?;
         let _ = flavours[0].set(plain);
         let pulse = Arc::new(Pulse::default());
@@ -133,8 +150,7 @@ impl Engine {
     /// A guest that fails is an [`Outcome`], and so is one that is ended because `to_end` is ready: what it has left by
     /// then is kept. The future may be dropped at any await: the guest is then
     /// stopped and its memory given back. Once `weight` is heavy it should be polled where it holds nobody up, and
-    /// may be moved to another thread or runtime for that. `Usage::duration` is left at zero, since the engine reads no
-    /// clock.
+    /// may be moved to another thread or runtime for that.
     ///
     /// # Errors
     /// When the engine itself failed: the guest is not to blame, and may not have run.
@@ -147,7 +163,7 @@ impl Engine {
         to_end: impl Future<Output = ()>,
     ) -> Result<Outcome, Error> {
         let turn = Turn::begin(&self.0.light, &self.0.heavy, weight);
-        sandbox::run(&program.0, invocation, limits, &self.0.budget, turn, to_end).await
+        sandbox::run(&program.0, invocation, limits, &self.0.budget, turn, self.0.settings.clock, to_end).await
     }
 
     /// What all running guests hold, and may hold.
@@ -161,7 +177,7 @@ impl Engine {
             return Ok(made);
         }
         // Two threads may both make one; the second is dropped.
-        let made = Flavoured::new(flavour, self.0.settings.instances_max)?;
+        let made = Flavoured::new(flavour, &self.0.settings)?;
         Ok(slot.get_or_init(|| made))
     }
 }

@@ -2,16 +2,18 @@
 
 use super::ending::{NotInstantiated, ending};
 use super::limiter::Limiter;
-use super::stdio::{Sink, Stdin, lock};
+use super::stdio::{Sink, Stdin, Written, lock};
 use super::turns::{InTurn, Turn};
-use super::{Error, Linked, MemoryBudget, SetAside};
+use super::{Clock, Error, Linked, MemoryBudget, SetAside};
 use crate::domain::{Ending, Limits, Outcome, Usage};
 use bytes::Bytes;
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use wasmtime::UpdateDeadline;
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{WasiCtxBuilder, WasiView as _};
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder, WasiView as _};
 
 /// The most random bytes that one host call gives.
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
@@ -27,12 +29,41 @@ pub struct Invocation {
     pub args: Vec<String>,
     /// The whole environment: nothing of the host's is added.
     pub env: Vec<(Cow<'static, str>, String)>,
-    /// stdin.
-    pub stdin: Bytes,
-    /// stdout and stderr become one stream and report as a terminal.
-    pub tty: bool,
+    /// stdin, stdout and stderr.
+    pub stdio: Stdio,
+    /// Directories of the host that it may read and write: none, but for whoever runs a module of their own.
+    pub dirs: Vec<SharedDir>,
     /// Memory that is kept for it.
     pub aside: Option<SetAside>,
+}
+
+/// Where a guest reads from and writes to.
+#[derive(Debug)]
+pub enum Stdio {
+    /// In memory, and bounded: what the guest has written is in the [`Outcome`].
+    Captured {
+        /// stdin.
+        stdin: Bytes,
+        /// stdout and stderr become one stream and report as a terminal.
+        tty: bool,
+    },
+    /// The streams of this process, as they come and without a bound. The [`Outcome`] has nothing of them.
+    Inherited,
+}
+
+impl Default for Stdio {
+    fn default() -> Self {
+        Self::Captured { stdin: Bytes::new(), tty: false }
+    }
+}
+
+/// A directory that a guest finds under a name of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedDir {
+    /// Where it is.
+    pub host: PathBuf,
+    /// What the guest calls it.
+    pub guest: String,
 }
 
 /// What a store holds for the host functions.
@@ -49,25 +80,16 @@ impl Sandbox {
 
 pub(super) async fn run(
     program: &Linked,
-    invocation: Invocation,
+    mut invocation: Invocation,
     limits: &Limits,
     budget: &Arc<MemoryBudget>,
     turn: Arc<Turn>,
+    clock: Clock,
     to_end: impl Future<Output = ()>,
 ) -> Result<Outcome, Error> {
-    let (stdout, stderr, written) = Sink::pair(limits.stdout_bytes, invocation.tty);
-    let mut wasi = WasiCtxBuilder::new()
-        .args(&invocation.args)
-        .envs(&invocation.env)
-        .stdin(Stdin::new(invocation.stdin))
-        .stdout(stdout)
-        .stderr(stderr)
-        .max_random_size(RANDOM_BYTES_MAX)
-        // A guest that sleeps must not hold a thread.
-        .allow_blocking_current_thread(false)
-        .build_p1();
-    wasi.ctx().table.set_max_capacity(RESOURCES_MAX);
-
+    let began = clock();
+    let mut written = None;
+    let wasi = wasi(&mut invocation, limits, &mut written)?;
     let limiter = Limiter::new(limits.memory_bytes, Arc::clone(budget), invocation.aside, turn.weight().clone());
     let mut store = wasmtime::Store::new(program.pre.module().engine(), Sandbox { wasi, limiter });
     store.limiter_async(|sandbox| &mut sandbox.limiter);
@@ -83,9 +105,11 @@ pub(super) async fn run(
         Ok(UpdateDeadline::YieldCustom(TICKS_PER_TURN, Box::pin(Arc::clone(&ticking).give_way(ticks))))
     });
 
-    // At each tick the guest comes back to this clock, which also bounds a wait in a host call.
+    // At each tick the guest comes back to this timer, which also bounds a wait in a host call.
+    let mut instantiated = None;
     let ended = {
-        let guest = std::pin::pin!(start(program, &mut store));
+        let on_instantiated = || instantiated = Some(clock());
+        let guest = std::pin::pin!(start(program, &mut store, on_instantiated));
         tokio::select! {
             biased;
             ended = tokio::time::timeout(limits.timeout, InTurn::new(guest, turn)) => Some(ended),
@@ -103,17 +127,50 @@ pub(super) async fn run(
     let fuel = limits.fuel.map(|all| all.get() - store.get_fuel().unwrap_or(0).min(all.get()));
     let memory_peak_bytes = store.data().limiter.peak();
     drop(store);
-    let mut written = lock(&written);
-    Ok(Outcome {
-        ending,
-        stdout: std::mem::take(&mut written.stdout),
-        stderr: written.take_stderr(),
-        usage: Usage { memory_peak_bytes, fuel, ..Usage::default() },
-    })
+    let written = written.map(|written| std::mem::take(&mut *lock(&written))).unwrap_or_default();
+    let instantiation = instantiated.map_or(Duration::ZERO, |instantiated| instantiated.duration_since(began));
+    let usage = Usage { duration: clock().duration_since(began), instantiation, memory_peak_bytes, fuel };
+    let (stdout, stderr) = written.into_parts();
+    Ok(Outcome { ending, stdout, stderr, usage })
 }
 
-async fn start(program: &Linked, store: &mut wasmtime::Store<Sandbox>) -> wasmtime::Result<()> {
+/// What the guest sees of the world. `written` becomes what it writes to, if that is kept.
+fn wasi(
+    invocation: &mut Invocation,
+    limits: &Limits,
+    written: &mut Option<Arc<Mutex<Written>>>,
+) -> Result<WasiP1Ctx, Error> {
+    let mut builder = WasiCtxBuilder::new();
+    builder.args(&invocation.args).envs(&invocation.env).max_random_size(RANDOM_BYTES_MAX);
+    // A guest that sleeps must not hold a thread.
+    builder.allow_blocking_current_thread(false);
+    match std::mem::take(&mut invocation.stdio) {
+        Stdio::Captured { stdin, tty } => {
+            let (stdout, stderr, sink) = Sink::pair(limits.stdout_bytes, tty);
+            builder.stdin(Stdin::new(stdin)).stdout(stdout).stderr(stderr);
+            *written = Some(sink);
+        }
+        Stdio::Inherited => {
+            builder.inherit_stdio();
+        }
+    }
+    for SharedDir { host, guest } in &invocation.dirs {
+        builder
+            .preopened_dir(host, guest, FsPerms::ReadWrite)
+            .map_err(|e| Error::Sandbox(format!("{}: {e:#}", host.display())))?;
+    }
+    let mut wasi = builder.build_p1();
+    wasi.ctx().table.set_max_capacity(RESOURCES_MAX);
+    Ok(wasi)
+}
+
+async fn start(
+    program: &Linked,
+    store: &mut wasmtime::Store<Sandbox>,
+    on_instantiated: impl FnOnce(),
+) -> wasmtime::Result<()> {
     let instance = program.pre.instantiate_async(&mut *store).await.map_err(|e| e.context(NotInstantiated))?;
+    on_instantiated();
     let start = instance
         .get_module_export(&mut *store, &program.start)
         .and_then(wasmtime::Extern::into_func)

@@ -56,7 +56,7 @@ impl InputStream for Stdin {
 /// What a guest has written.
 #[derive(Default)]
 pub(super) struct Written {
-    pub(super) stdout: Vec<u8>,
+    stdout: Vec<u8>,
     stderr_head: Vec<u8>,
     stderr_tail: VecDeque<u8>,
     stderr_lost: u64,
@@ -74,12 +74,10 @@ impl Written {
         self.stderr_lost += (dropped.len() + overflow) as u64;
     }
 
-    pub(super) fn take_stderr(&mut self) -> Captured {
-        Captured {
-            head: std::mem::take(&mut self.stderr_head),
-            tail: std::mem::take(&mut self.stderr_tail).into(),
-            lost: self.stderr_lost,
-        }
+    /// stdout, and what is kept of stderr.
+    pub(super) fn into_parts(self) -> (Vec<u8>, Captured) {
+        let Self { stdout, stderr_head: head, stderr_tail, stderr_lost: lost } = self;
+        (stdout, Captured { head, tail: stderr_tail.into(), lost })
     }
 }
 
@@ -174,7 +172,7 @@ mod tests {
                 written.write_stderr(&chunk);
                 all.extend(chunk);
             }
-            let captured = written.take_stderr();
+            let captured = written.into_parts().1;
             let head = all.len().min(STDERR_HEAD_BYTES);
             let tail = (all.len() - head).min(STDERR_TAIL_BYTES);
             prop_assert_eq!(&captured.head, &all[..head]);

@@ -13,11 +13,13 @@
 
 mod artifact;
 mod audit;
+mod cache;
 mod syncs;
 mod transfer;
 mod upload;
 
 pub use audit::ModulesAudit;
+pub use cache::ArtifactCache;
 pub use transfer::{keys, module_file, open_module};
 pub use upload::Upload;
 

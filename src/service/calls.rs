@@ -10,7 +10,7 @@ use crate::domain::{
     CallId, CallRequest, CallResult, Called, Ending, FunctionUuid, IdempotencyKey, Image, Outcome, Record, Short,
     Variable, Waiting,
 };
-use crate::engine::{Flavour, Invocation, Program, SetAside};
+use crate::engine::{Flavour, Invocation, Program, SetAside, Stdio};
 use crate::failpoint;
 use crate::store::{self, Enqueued, NewCall};
 use sha2::{Digest as _, Sha256};
@@ -226,8 +226,8 @@ impl Service {
         let invocation = Invocation {
             args: definition.argv(&image).map(str::to_owned).collect(),
             env: environment(&function, &image, request.variables, call_id, number),
-            stdin: request.body,
-            tty: definition.config.tty,
+            stdio: Stdio::Captured { stdin: request.body, tty: definition.config.tty },
+            dirs: Vec::new(),
             aside,
         };
         journal.runs(image.digest);

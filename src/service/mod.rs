@@ -12,6 +12,7 @@ mod error;
 pub mod functions;
 pub mod images;
 mod journal;
+pub mod local;
 pub mod logs;
 mod metrics;
 mod open_calls;

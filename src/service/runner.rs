@@ -126,13 +126,10 @@ impl<F: Future> Future for WhileLight<'_, F> {
 async fn run(engine: Engine, execution: Execution, weight: Weight) -> Result<Outcome, Failure> {
     let Execution { permit, function, program, invocation, cancelled } = execution;
     let limits = function.definition.limits();
-    let began = Instant::now();
     let to_end = is_to_end(&function, &cancelled);
     let outcome = engine.run(&program, invocation, &limits, &weight, to_end).await;
     drop(permit);
-    let mut outcome = outcome.map_err(Failure::Engine)?;
-    outcome.usage.duration = began.elapsed();
-    Ok(outcome)
+    outcome.map_err(Failure::Engine)
 }
 
 /// Ready once somebody who may do so has ended the call, alone or with all of its function.

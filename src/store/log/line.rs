@@ -166,7 +166,12 @@ impl RecordShape {
                 message: part.message,
                 stdout: short(part.stdout),
                 stderr: short(part.stderr),
-                usage: Usage { duration: Duration::from_nanos(part.ns), memory_peak_bytes: part.mem, fuel: part.fuel },
+                usage: Usage {
+                    duration: Duration::from_nanos(part.ns),
+                    memory_peak_bytes: part.mem,
+                    fuel: part.fuel,
+                    ..Usage::default()
+                },
             }),
         })
     }

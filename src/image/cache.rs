@@ -1,0 +1,170 @@
+//! What was compiled of modules that no server has: the next run of a file need not wait for the compiler.
+//!
+//! ```text
+//! CACHE/<hash>.<flavour>    what was compiled, and a keyed hash
+//! CACHE/key                 the key of that hash
+//! ```
+//!
+//! All of it may be removed at any time. Nothing is synced: what a power cut spoils is found by its hash, and compiled
+//! again.
+
+use super::artifact::ArtifactKey;
+use super::{Error, list, make_dir, remove_if_there};
+use crate::domain::{Digest, MB};
+use std::fs::{self, File, Metadata};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// The most that all artifacts take together, in bytes: what was used longest ago goes first.
+const BYTES_MAX: u64 = 2048 * MB;
+const KEY: &str = "key";
+/// The extension of what is being written.
+const PARTIAL: &str = "partial";
+/// After this time nobody writes it any more.
+const PARTIAL_AGE_MAX: Duration = Duration::from_secs(3600);
+
+/// Compiled artifacts of one user.
+#[derive(Debug)]
+pub struct ArtifactCache {
+    dir: PathBuf,
+    key: ArtifactKey,
+    bytes_max: u64,
+}
+
+impl ArtifactCache {
+    /// Opens the directory, or makes it, readable by its owner alone. `random` becomes the key of a new one.
+    ///
+    /// # Errors
+    /// When it cannot be made, or the key not be read.
+    pub fn open(dir: &Path, random: [u8; 32]) -> Result<Self, Error> {
+        let dir = make_dir(dir)?;
+        let key = ArtifactKey::open(&dir.join(KEY), random)?;
+        Ok(Self { dir, key, bytes_max: BYTES_MAX })
+    }
+
+    /// What was compiled of a module, checked to be what this user wrote; `now` marks it as used.
+    pub fn get(&self, module: Digest, flavour: &str, now: SystemTime) -> Option<Vec<u8>> {
+        let path = self.path(module, flavour);
+        let sealed = fs::read(&path).ok()?;
+        // Only the order in which they go hangs on it.
+        let _ = File::options().append(true).open(&path).and_then(|file| file.set_modified(now));
+        self.key.open_artifact(sealed, module, flavour)
+    }
+
+    /// Keeps what was compiled of a module, and makes room for it.
+    ///
+    /// # Errors
+    /// When it cannot be written; the module is then compiled again the next time.
+    pub fn keep(&self, module: Digest, flavour: &str, artifact: &[u8], now: SystemTime) -> Result<(), Error> {
+        let path = self.path(module, flavour);
+        let partial = path.with_extension(format!("{flavour}.{}.{PARTIAL}", std::process::id()));
+        let written =
+            File::options().write(true).create(true).truncate(true).mode(0o600).open(&partial).and_then(|mut file| {
+                file.write_all(artifact)?;
+                file.write_all(&self.key.seal(artifact, module, flavour))?;
+                // Whole under its name, or not there.
+                fs::rename(&partial, &path)
+            });
+        if let Err(error) = written {
+            remove_if_there(&partial)?;
+            return Err(Error::io(&path)(error));
+        }
+        self.make_room(now)
+    }
+
+    fn make_room(&self, now: SystemTime) -> Result<(), Error> {
+        let mut kept: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
+        for path in list(&self.dir)? {
+            // Another process may have removed it just now.
+            let Some((used, bytes)) = fs::metadata(&path).ok().and_then(|file| used_and_bytes(&file)) else { continue };
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            match extension {
+                None => {}
+                Some(PARTIAL) if now.duration_since(used).is_ok_and(|age| age > PARTIAL_AGE_MAX) => {
+                    remove_if_there(&path)?;
+                }
+                Some(PARTIAL) => {}
+                Some(_flavour) => kept.push((used, bytes, path)),
+            }
+        }
+        kept.sort();
+        let mut total: u64 = kept.iter().map(|(_, bytes, _)| bytes).sum();
+        for (_, bytes, path) in kept {
+            if total <= self.bytes_max {
+                break;
+            }
+            remove_if_there(&path)?;
+            total -= bytes;
+        }
+        Ok(())
+    }
+
+    fn path(&self, module: Digest, flavour: &str) -> PathBuf {
+        self.dir.join(format!("{}.{flavour}", module.hex()))
+    }
+}
+
+fn used_and_bytes(file: &Metadata) -> Option<(SystemTime, u64)> {
+    Some((file.modified().ok()?, file.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+    }
+
+    fn module(number: u8) -> Digest {
+        Digest::new([number; 32])
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_makes_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let sealed_bytes = 100 + blake3::OUT_LEN as u64;
+        let cache = ArtifactCache { bytes_max: 3 * sealed_bytes, ..ArtifactCache::open(dir.path(), [1; 32]).unwrap() };
+        let keep = |number: u8, second: u64| {
+            cache.keep(module(number), "plain", &[number; 100], at(second)).unwrap();
+            // A file is as old as its last use, which is now for one that was just written.
+            assert_eq!(cache.get(module(number), "plain", at(second)), Some(vec![number; 100]));
+        };
+        keep(1, 1);
+        keep(2, 2);
+        keep(3, 3);
+        assert!(cache.get(module(1), "plain", at(4)).is_some());
+        keep(4, 5);
+        let kept: Vec<bool> = (1..=4).map(|number| cache.get(module(number), "plain", at(6)).is_some()).collect();
+        assert_eq!(kept, [true, false, true, true]);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_and_what_one_writes_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = ArtifactCache::open(dir.path(), [1; 32]).unwrap();
+        let partial = |name: &str, used: SystemTime| {
+            let path = dir.path().join(format!("{name}.plain.1.{PARTIAL}"));
+            fs::write(&path, b"half").unwrap();
+            File::options().append(true).open(&path).unwrap().set_modified(used).unwrap();
+            path
+        };
+        let (old, young) = (partial("a", at(0)), partial("b", at(5000)));
+        cache.keep(module(1), "plain", b"x", at(5001)).unwrap();
+        assert!(!old.exists() && young.exists());
+    }
+
+    #[test]
+    fn another_users_artifact_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        ArtifactCache::open(dir.path(), [1; 32]).unwrap().keep(module(1), "plain", b"x", at(0)).unwrap();
+        fs::remove_file(dir.path().join(KEY)).unwrap();
+        let other = ArtifactCache::open(dir.path(), [2; 32]).unwrap();
+        assert_eq!(other.get(module(1), "plain", at(0)), None);
+        other.keep(module(1), "plain", b"y", at(0)).unwrap();
+        assert_eq!(other.get(module(1), "plain", at(0)), Some(b"y".to_vec()));
+        assert_eq!(other.get(module(1), "metered", at(0)), None);
+    }
+}
