@@ -28,11 +28,9 @@ pub(super) struct Run {
     /// Say on stderr what it has used: time, memory, fuel
     #[arg(long)]
     stats: bool,
-    /// The module, in bytes or as text
-    file: PathBuf,
-    /// Its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<String>,
+    /// The module, in bytes or as text, and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["FILE", "ARGS"])]
+    command: Vec<String>,
 }
 
 /// The limits of a module that runs here.
@@ -92,7 +90,9 @@ impl Bounds {
 
 impl Run {
     pub(super) async fn run(self) -> anyhow::Result<u8> {
-        let Self { variables, dirs, bounds, stats, file, args } = self;
+        let Self { variables, dirs, bounds, stats, command } = self;
+        let mut args = command.into_iter();
+        let file = PathBuf::from(args.next().unwrap_or_default());
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let variable = |variable: String| {
             let (name, value) = variable.split_once('=').unwrap_or((&variable, ""));

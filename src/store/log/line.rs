@@ -193,7 +193,8 @@ mod tests {
     }
 
     fn full(call_id: CallId, bytes: &[u8], message: Option<String>) -> Record {
-        let usage = Usage { duration: Duration::from_nanos(1), memory_peak_bytes: 2, fuel: Some(3) };
+        let usage =
+            Usage { duration: Duration::from_nanos(1), memory_peak_bytes: 2, fuel: Some(3), ..Usage::default() };
         Record {
             call_id,
             called: Some(Called { at: Timestamp(1), stdin: Short::of(bytes) }),
