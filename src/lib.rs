@@ -60,6 +60,14 @@
 //! The queue is in the store, and its order in the scheduler: memory holds of a waiting call what it takes to choose, and
 //! the request stays on disk until the call is claimed. A start takes up what the server before has left.
 //!
+//! # A module of a file
+//!
+//! ```text
+//!  cli::run, test, dev, bench   what is asked for here, without a server
+//!  service::local               the file to a loaded program: from the user's cache, else compiled on every core
+//!  engine::sandbox              as above; the streams are this process's, or in memory
+//! ```
+//!
 //! # Reading order
 //!
 //! `domain::function`, `domain::call`, `api::route`, `api::handle`, `service::calls`, `service::scheduler`,

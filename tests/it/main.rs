@@ -18,6 +18,7 @@ mod connections;
 mod damaged;
 mod deployment;
 mod discard;
+mod docs;
 mod drain;
 mod durability;
 mod ending;
