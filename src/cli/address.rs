@@ -1,7 +1,9 @@
 //! Where a function is called, and where that is read which its calls left behind (`docs/api.md` section 4).
 
-use super::client::{Client, escaped};
+use super::client::{Client, escaped, no_sense};
+use super::suggest;
 use serde::Deserialize;
+use serde_json::Value;
 
 /// The address of a function, whose UUID is a secret: no message tells it.
 pub(super) struct Address {
@@ -25,7 +27,19 @@ impl Address {
     /// # Errors
     /// As [`Client::get`].
     pub(super) async fn of_function(client: &Client, name: &str) -> anyhow::Result<Self> {
-        Self::at(client, &format!("/funcs/{}", escaped(name))).await
+        match Self::at(client, &format!("/funcs/{}", escaped(name))).await {
+            Err(error) => Err(suggest::function(client, error, name).await),
+            address => address,
+        }
+    }
+
+    /// Where everybody calls a function, as the server has described it.
+    ///
+    /// # Errors
+    /// As [`Client::get`], or when that is no function.
+    pub(super) async fn public(client: &Client, func: &Value) -> anyhow::Result<String> {
+        let Func { name, uuid } = Func::deserialize(func).map_err(no_sense)?;
+        Ok(format!("{}/call/{}/{uuid}", client.func_endpoint().await?.public, escaped(&name)))
     }
 
     /// The address of the function that a call belongs to.

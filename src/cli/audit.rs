@@ -12,6 +12,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: hyperfunc audit --data /srv/hyperfunc")]
 pub(super) struct Audit {
     #[command(flatten)]
     data: Data,

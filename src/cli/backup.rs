@@ -13,6 +13,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: hyperfunc backup monday.tar")]
 pub(super) struct Backup {
     #[command(flatten)]
     data: Data,

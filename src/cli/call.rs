@@ -4,10 +4,12 @@ use super::address::Address;
 use super::client::{Client, IdempotencyKey};
 use super::output;
 use bytes::Bytes;
+use clap::builder::NonEmptyStringValueParser;
 use serde::Deserialize;
 use std::io::{IsTerminal as _, Read as _};
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: echo hi | hyperfunc call --sync hello")]
 pub(super) struct Call {
     /// Wait for the answer and print it, in place of the id that `get` asks for it by
     #[arg(long)]
@@ -19,6 +21,7 @@ pub(super) struct Call {
     #[arg(long, value_name = "KEY", conflicts_with = "sync")]
     idempotency_key: Option<IdempotencyKey>,
     /// The function
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
 }
 

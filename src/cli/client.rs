@@ -1,6 +1,7 @@
 //! A client of the API: the only place of the command line that knows HTTP.
 
-use anyhow::{Context as _, anyhow, bail};
+use super::exit::{self, SERVER_ERROR};
+use super::output;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -9,6 +10,7 @@ use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::convert::Infallible;
 use std::fmt;
@@ -16,19 +18,20 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
 /// What stays as it is in a path or a query: RFC 3986's unreserved characters.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// What is said of an answer that is not what it should be.
-pub(super) const NO_SENSE: &str = "the server's answer makes no sense";
 /// How much of a body is handed over at once, in bytes.
 const STEP_BYTES: usize = 64 << 10;
 /// The longest error message that is read, in bytes.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// The longest line of an answer that is read by lines, in bytes: far more than any that the server writes.
 const LINE_BYTES_MAX: usize = 1 << 20;
+/// How long a server may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer that is taken in whole, in bytes: more than any output or list.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
@@ -50,6 +53,10 @@ impl FromStr for ServerUrl {
         }
         let uri: hyper::Uri = url.parse().map_err(|e| format!("{e}"))?;
         match (uri.scheme_str(), uri.authority()) {
+            // It would be shown with every error.
+            (_, Some(authority)) if authority.as_str().contains('@') => {
+                Err("must not hold a user name or a password".to_owned())
+            }
             (Some("http"), Some(authority)) if uri.query().is_none() => {
                 Ok(Self { authority: authority.to_string(), path: uri.path().trim_end_matches('/').to_owned() })
             }
@@ -100,7 +107,7 @@ impl FromStr for IdempotencyKey {
 #[error("{message}")]
 pub(super) struct Refusal {
     pub(super) status: u16,
-    message: String,
+    pub(super) message: String,
 }
 
 impl Refusal {
@@ -108,6 +115,20 @@ impl Refusal {
     pub(super) fn of(error: &anyhow::Error) -> Option<&Self> {
         error.downcast_ref()
     }
+
+    /// Whether there is no image of the name that was given, for itself or as a function's.
+    pub(super) fn lacks_image(&self) -> bool {
+        self.message.trim_start_matches("Config.Image: ").starts_with("no such image: ")
+    }
+}
+
+/// What is said of an answer that is not what it should be.
+pub(super) fn no_sense(why: impl fmt::Display) -> anyhow::Error {
+    exit::with(SERVER_ERROR, format_args!("the server's answer makes no sense; is it a hyperfunc server? ({why})"))
+}
+
+fn broke_off(why: impl fmt::Display) -> anyhow::Error {
+    exit::with(SERVER_ERROR, format_args!("the answer broke off: {why}"))
 }
 
 /// Where functions are called.
@@ -142,7 +163,7 @@ impl Client {
     /// # Errors
     /// When there is no server, or it refuses: then a [`Refusal`], with the words that it has for that.
     pub(super) async fn ask(&self, target: &str) -> anyhow::Result<Reply> {
-        self.send(Request::builder(), target, Sending::nothing()).await
+        self.send(Request::builder(), target, Sending::of(Bytes::new())).await
     }
 
     /// Asks to remove something.
@@ -150,23 +171,44 @@ impl Client {
     /// # Errors
     /// As [`Client::ask`].
     pub(super) async fn delete(&self, target: &str) -> anyhow::Result<Reply> {
-        self.send(Request::builder().method(Method::DELETE), target, Sending::nothing()).await
+        self.send(Request::builder().method(Method::DELETE), target, Sending::of(Bytes::new())).await
     }
 
-    /// Asks with a body; `on_sent` is told how much of it is on its way, in bytes.
+    /// Sends a module; `on_sent` is told how much of it is on its way, in bytes.
     ///
     /// # Errors
     /// As [`Client::ask`].
-    pub(super) async fn post(
+    pub(super) async fn load(
         &self,
         target: &str,
-        media_type: &'static str,
-        body: Bytes,
+        module: Bytes,
         on_sent: impl FnMut(usize) + Send + 'static,
     ) -> anyhow::Result<Reply> {
-        let request =
-            Request::builder().method(Method::POST).header(CONTENT_TYPE, HeaderValue::from_static(media_type));
-        self.send(request, target, Sending { rest: body, on_sent: Box::new(on_sent) }).await
+        let wasm = HeaderValue::from_static("application/wasm");
+        let request = Request::builder().method(Method::POST).header(CONTENT_TYPE, wasm);
+        self.send(request, target, Sending { rest: module, on_sent: Box::new(on_sent) }).await
+    }
+
+    /// Asks with a value in JSON.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(super) async fn post_json(&self, target: &str, value: &impl Serialize) -> anyhow::Result<Reply> {
+        self.send_json(Method::POST, target, value).await
+    }
+
+    /// Asks to change something, with a value in JSON.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(super) async fn put_json(&self, target: &str, value: &impl Serialize) -> anyhow::Result<Reply> {
+        self.send_json(Method::PUT, target, value).await
+    }
+
+    async fn send_json(&self, method: Method, target: &str, value: &impl Serialize) -> anyhow::Result<Reply> {
+        let json = HeaderValue::from_static("application/json");
+        let request = Request::builder().method(method).header(CONTENT_TYPE, json);
+        self.send(request, target, Sending::of(serde_json::to_vec(value)?.into())).await
     }
 
     /// Calls a function with what it gets on stdin.
@@ -185,7 +227,7 @@ impl Client {
         if let Some(IdempotencyKey(key)) = idempotency_key {
             request = request.header("Idempotency-Key", key);
         }
-        self.send(request, target, Sending { rest: stdin, on_sent: Box::new(|_| {}) }).await
+        self.send(request, target, Sending::of(stdin)).await
     }
 
     /// Asks for JSON.
@@ -219,33 +261,46 @@ impl Client {
         } else {
             format!("{authority}:80")
         };
-        let tcp = TcpStream::connect(&address).await.with_context(|| {
-            format!("no server answers at {}: is `hyperfunc serve` running? (--server names another)", self.server)
-        })?;
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&address)).await;
+        let tcp = connecting.unwrap_or_else(|late| Err(late.into())).map_err(|e| self.nobody(&e))?;
         // Without it a connection is only slower.
         let _ = tcp.set_nodelay(true);
-        let (mut sender, connection) = http1::handshake(TokioIo::new(tcp)).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(tcp)).await.map_err(|e| self.no_answer(&e))?;
         // How it ends, the answer tells.
         let connection = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
         let request = request.uri(format!("{path}{target}")).header(HOST, authority).body(body)?;
-        let response = sender.send_request(request).await.with_context(|| format!("asking {}", self.server))?;
-        Reply { response, line: BytesMut::new(), _connection: connection }.checked().await
+        let response = sender.send_request(request).await.map_err(|e| self.no_answer(&e))?;
+        Reply { response, line: BytesMut::new(), _connection: connection }.checked(&self.server).await
+    }
+
+    fn nobody(&self, why: &std::io::Error) -> anyhow::Error {
+        let is_it = "is `hyperfunc serve` running? (--server names another)";
+        exit::with(SERVER_ERROR, format_args!("no server answers at {}: {is_it}: {why}", self.server))
+    }
+
+    fn no_answer(&self, why: &hyper::Error) -> anyhow::Error {
+        let what = if why.is_parse() { "does not speak HTTP" } else { "ended the connection without an answer" };
+        exit::with(SERVER_ERROR, format_args!("whoever listens at {} {what} ({why})", self.server))
     }
 }
 
 impl Reply {
     /// This, if it is a success.
-    async fn checked(self) -> anyhow::Result<Self> {
+    async fn checked(self, server: &ServerUrl) -> anyhow::Result<Self> {
         let status = self.response.status();
         if status.is_success() {
             return Ok(self);
         }
+        // A page is for a browser: a proxy says it, or somebody else's server.
+        let media_type = self.response.headers().get(CONTENT_TYPE);
+        let is_page = media_type.is_some_and(|media_type| media_type.as_bytes().starts_with(b"text/html"));
         let limited = http_body_util::Limited::new(self.response.into_body(), MESSAGE_BYTES_MAX);
         let message = limited.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        let message = match String::from_utf8_lossy(&message).trim() {
-            "" => format!("the server answers {status}"),
-            message => message.to_owned(),
-        };
+        let message = output::one_line(&String::from_utf8_lossy(&message));
+        if is_page || message.is_empty() || message == "no such route" {
+            let what = "the answer is not that of a hyperfunc server of this version";
+            return Err(exit::with(SERVER_ERROR, format_args!("{what}: {status} at {server}")));
+        }
         Err(Refusal { status: status.as_u16(), message }.into())
     }
 
@@ -260,7 +315,7 @@ impl Reply {
     /// When it breaks off.
     pub(super) async fn bytes(self) -> anyhow::Result<Bytes> {
         let limited = http_body_util::Limited::new(self.response.into_body(), ANSWER_BYTES_MAX);
-        let body = limited.collect().await.map_err(|e| anyhow!("the answer broke off: {e}"))?;
+        let body = limited.collect().await.map_err(broke_off)?;
         Ok(body.to_bytes())
     }
 
@@ -269,7 +324,7 @@ impl Reply {
     /// # Errors
     /// When it breaks off, or is not what it should be.
     pub(super) async fn json<T: DeserializeOwned>(self) -> anyhow::Result<T> {
-        serde_json::from_slice(&self.bytes().await?).context(NO_SENSE)
+        serde_json::from_slice(&self.bytes().await?).map_err(no_sense)
     }
 
     /// The next piece of the body; `None` at its end.
@@ -278,7 +333,7 @@ impl Reply {
     /// When it breaks off.
     pub(super) async fn piece(&mut self) -> anyhow::Result<Option<Bytes>> {
         while let Some(frame) = self.response.frame().await {
-            if let Ok(data) = frame.context("the answer broke off")?.into_data() {
+            if let Ok(data) = frame.map_err(broke_off)?.into_data() {
                 return Ok(Some(data));
             }
         }
@@ -297,7 +352,7 @@ impl Reply {
             let lines = if whole > 0 { self.line.split().freeze() } else { Bytes::new() };
             self.line.extend_from_slice(begun);
             if self.line.len() > LINE_BYTES_MAX {
-                bail!("a line of the answer does not end");
+                return Err(no_sense("a line does not end"));
             }
             if !lines.is_empty() {
                 return Ok(Some(lines));
@@ -316,8 +371,8 @@ struct Sending {
 }
 
 impl Sending {
-    fn nothing() -> Self {
-        Self { rest: Bytes::new(), on_sent: Box::new(|_| {}) }
+    fn of(body: Bytes) -> Self {
+        Self { rest: body, on_sent: Box::new(|_| {}) }
     }
 }
 
@@ -344,6 +399,11 @@ impl Body for Sending {
     }
 }
 
+/// A name with slashes as the segments of a path.
+pub(super) fn escaped_path(name: &str) -> String {
+    name.split('/').map(escaped).collect::<Vec<_>>().join("/")
+}
+
 /// A text as one segment of a path or one value of a query.
 pub(super) fn escaped(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
@@ -362,7 +422,7 @@ mod tests {
         ] {
             assert_eq!(url.parse::<ServerUrl>().unwrap().to_string(), shown);
         }
-        for bad in ["", "127.0.0.1:8080", "https://x", "ftp://x", "http://", "http://x?y"] {
+        for bad in ["", "127.0.0.1:8080", "https://x", "ftp://x", "http://", "http://x?y", "http://a:b@x"] {
             assert!(bad.parse::<ServerUrl>().is_err(), "{bad}");
         }
     }
@@ -378,5 +438,6 @@ mod tests {
     #[test]
     fn names_are_escaped_for_a_path() {
         assert_eq!(escaped("a-b.c_d~e/f:g h"), "a-b.c_d~e%2Ff%3Ag%20h");
+        assert_eq!(escaped_path("a/b:c d"), "a/b%3Ac%20d");
     }
 }

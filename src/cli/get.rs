@@ -3,6 +3,7 @@
 use super::address::Address;
 use super::client::{Client, Refusal, Reply};
 use super::{FAILED, output};
+use clap::builder::NonEmptyStringValueParser;
 
 /// The statuses of a call that has not ended (`docs/api.md` section 4).
 const RUNNING: u16 = 201;
@@ -13,7 +14,8 @@ const FAILURES: [u16; 3] = [500, 504, 509];
 const UNAVAILABLE: u16 = 503;
 
 #[derive(clap::Args)]
-#[command(after_help = "Once its answer has been read a call is forgotten, also one that failed.")]
+#[command(after_help = "Once its answer has been read a call is forgotten, also one that failed.\n\n\
+    Example: hyperfunc get --wait $(hyperfunc call -q hello)")]
 pub(super) struct Get {
     /// Wait until the call has ended
     #[arg(long)]
@@ -25,6 +27,7 @@ pub(super) struct Get {
     #[arg(long)]
     keep: bool,
     /// The call
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     call_id: String,
 }
 

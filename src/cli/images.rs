@@ -5,6 +5,7 @@ use super::output;
 use serde::Deserialize;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: hyperfunc images ubuntu")]
 pub(super) struct Images {
     /// Only this image: a name, with or without a tag
     name: Option<String>,

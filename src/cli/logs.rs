@@ -1,13 +1,14 @@
 //! `logs`: shows what happened to the calls of a function.
 
 use super::address::Address;
-use super::client::{Client, NO_SENSE, escaped};
+use super::client::{Client, escaped, no_sense};
 use super::output;
-use anyhow::Context as _;
+use clap::builder::NonEmptyStringValueParser;
 use serde::Deserialize;
 use std::io::Write as _;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: hyperfunc logs -f --tail 10 hello")]
 pub(super) struct Logs {
     /// Go on with what happens next, until the function is removed or the call of --callid has ended
     #[arg(short, long)]
@@ -22,6 +23,7 @@ pub(super) struct Logs {
     #[arg(long)]
     json: bool,
     /// The function
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
 }
 
@@ -54,7 +56,8 @@ impl Logs {
             target += &format!("&callid={}", escaped(call_id));
         }
         let mut reply = function.endpoint.ask(&target).await?;
-        let mut stdout = std::io::stdout().lock();
+        let mut stdout = std::io::stdout();
+        let coloured = output::stdout_is_coloured();
         while let Some(lines) = reply.lines().await? {
             let mut shown = Vec::with_capacity(lines.len());
             // A blank one says only that the server is still there.
@@ -62,8 +65,8 @@ impl Logs {
                 if self.json {
                     shown.extend_from_slice(line);
                 } else {
-                    let event: Event = serde_json::from_slice(line).context(NO_SENSE)?;
-                    shown.extend_from_slice(event.line().as_bytes());
+                    let event: Event = serde_json::from_slice(line).map_err(no_sense)?;
+                    shown.extend_from_slice(event.line(coloured).as_bytes());
                 }
                 shown.push(b'\n');
             }
@@ -76,14 +79,16 @@ impl Logs {
 }
 
 impl Event {
-    /// The event as a line for people.
-    fn line(&self) -> String {
+    /// The event as a line for people, who may see it in colours.
+    fn line(&self, coloured: bool) -> String {
         let Self { time, event, call_id, .. } = self;
-        let line = match self.lost {
-            Some(lost) => format!("{time}  {:<8}  lines that are missing here: {lost}", "LOST"),
-            None => format!("{time}  {event:<8}  {call_id}  {}", self.details().join("  ")),
+        let (event, rest) = match self.lost {
+            Some(lost) => ("LOST", format!("lines that are missing here: {lost}")),
+            None => (event.as_str(), format!("{call_id}  {}", self.details().join("  "))),
         };
-        output::one_line(&line)
+        let padded = output::one_line(event) + &" ".repeat(8_usize.saturating_sub(event.len()));
+        let event = if coloured { output::status_in_colour(event, &padded) } else { padded };
+        format!("{}  {event}  {}", output::one_line(time), output::one_line(&rest))
     }
 
     /// What there is to say besides.
@@ -114,7 +119,7 @@ mod tests {
     use super::*;
 
     fn line(json: &str) -> String {
-        serde_json::from_str::<Event>(json).unwrap().line()
+        serde_json::from_str::<Event>(json).unwrap().line(false)
     }
 
     #[test]
@@ -131,6 +136,14 @@ mod tests {
         let failed = r#"{"Time":"t","Event":"FAILED","CallId":"x","Message":"exit status 3: no luck",
             "ShortStderr":"\u001b[2Jno luck","DurationMs":0.25}"#;
         assert_eq!(line(failed), "t  FAILED    x  0.25 ms  exit status 3: no luck  stderr:  [2Jno luck");
+    }
+
+    #[test]
+    fn on_a_terminal_the_event_has_a_colour() {
+        let event: Event = serde_json::from_str(r#"{"Time":"t","Event":"FAILED","CallId":"x"}"#).unwrap();
+        assert_eq!(event.line(true), "t  \u{1b}[38;5;1mFAILED  \u{1b}[0m  x");
+        let event: Event = serde_json::from_str(r#"{"Time":"t","Event":"CALL\u001b[31m","CallId":"x"}"#).unwrap();
+        assert_eq!(event.line(true), "t  CALL [31m  x");
     }
 
     #[test]

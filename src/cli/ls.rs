@@ -6,6 +6,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: hyperfunc ls -f image=ubuntu -f label=team=x")]
 pub(super) struct Ls {
     /// Only those that match: name=, image=, size= or label=, several times
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]

@@ -11,6 +11,7 @@ mod cancel;
 mod client;
 mod create;
 mod data;
+mod definition;
 mod exit;
 mod get;
 mod host;
@@ -25,6 +26,7 @@ mod rm;
 mod run;
 mod serve;
 mod status;
+mod suggest;
 mod variables;
 mod version;
 
@@ -33,11 +35,13 @@ use std::ffi::OsString;
 use std::io;
 
 use exit::{FAILED, INTERRUPTED};
+use tokio_util::task::AbortOnDropHandle;
 
 /// A self-hosted function runtime: functions are defined over HTTP, and every call runs a WebAssembly module in a
 /// fresh sandbox.
 #[derive(Parser)]
-#[command(name = "hyperfunc", version, max_term_width = 100)]
+#[command(name = "hyperfunc", version, max_term_width = 100, styles = output::HELP)]
+#[command(after_help = "Example: hyperfunc serve, and elsewhere: hyperfunc load hello.wasm && hyperfunc create hello")]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -54,7 +58,7 @@ enum Verb {
     #[command(flatten)]
     Func(FuncVerb),
     /// The verbs for functions, as the Hyper command line has them
-    #[command(name = "func", subcommand)]
+    #[command(name = "func", subcommand, after_help = "Example: hyperfunc func ls, the same as: hyperfunc ls")]
     Nested(FuncVerb),
     /// Run a module here and now, without a server
     Run(run::Run),
@@ -125,18 +129,21 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         // Whoever read our output has seen enough.
         Err(error) if is_broken_pipe(&error) => 0,
         Err(error) => {
-            output::problem(&format!("{error:#}"));
+            output::failure(&error);
             exit::of(&error)
         }
     }
 }
 
 /// A verb that Ctrl-C ends, with nothing left behind: what it holds is dropped.
-async fn until_interrupted(verb: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
+///
+/// It has a task of its own, for it may write to a pipe that nobody reads.
+async fn until_interrupted(verb: impl Future<Output = anyhow::Result<u8>> + Send + 'static) -> anyhow::Result<u8> {
+    let verb = async { AbortOnDropHandle::new(tokio::spawn(verb)).await };
     tokio::select! {
         biased;
         interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| INTERRUPTED).map_err(Into::into),
-        result = verb => result,
+        result = verb => result?,
     }
 }
 
@@ -144,14 +151,20 @@ impl Verb {
     async fn run(self) -> anyhow::Result<u8> {
         match self {
             Self::Serve(serve) => serve.run().await,
-            Self::Load(Remote { server, verb }) => verb.run(&server.client()).await,
-            Self::Images(Remote { server, verb }) => verb.run(&server.client()).await,
-            Self::Func(verb) | Self::Nested(verb) => verb.run().await,
+            Self::Load(Remote { server, verb }) => {
+                until_interrupted(async move { verb.run(&server.client()).await }).await
+            }
+            Self::Images(Remote { server, verb }) => {
+                until_interrupted(async move { verb.run(&server.client()).await }).await
+            }
+            Self::Func(verb) | Self::Nested(verb) => until_interrupted(verb.run()).await,
             Self::Run(run) => until_interrupted(run.run()).await,
             Self::Audit(audit) => audit.run(),
             Self::Backup(backup) => backup.run(),
             Self::Restore(restore) => restore.run(),
-            Self::Version(Remote { server, verb }) => verb.run(&server.client()).await,
+            Self::Version(Remote { server, verb }) => {
+                until_interrupted(async move { verb.run(&server.client()).await }).await
+            }
         }
     }
 }

@@ -1,15 +1,71 @@
 //! What people and programs read.
 
 use super::client::Reply;
-use comfy_table::{Table, presets};
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{Ansi256Color, AnsiColor, Style};
+use comfy_table::{Cell, Color, Table, presets};
 use serde::Serialize;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
+const PROBLEM: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default();
+const HEADER: Style = Style::new().bold();
+/// The colours of help and of wrong usage.
+pub(super) const HELP: clap::builder::Styles = clap::builder::Styles::styled()
+    .header(HEADER)
+    .usage(HEADER)
+    .literal(AnsiColor::Cyan.on_default())
+    .placeholder(AnsiColor::Cyan.on_default())
+    .error(PROBLEM)
+    .valid(AnsiColor::Green.on_default())
+    .invalid(WARNING);
+
 /// Says on stderr what went wrong.
 pub(super) fn problem(text: &str) {
+    said(PROBLEM, "hyperfunc:", text);
+}
+
+/// The same of an error.
+pub(super) fn failure(error: &anyhow::Error) {
+    problem(&format!("{error:#}"));
+}
+
+/// Says on stderr what did not go wrong, and may yet.
+pub(super) fn warning(text: &str) {
+    said(WARNING, "hyperfunc: warning:", text);
+}
+
+fn said(style: Style, prefix: &str, text: &str) {
+    let coloured = AutoStream::choice(&io::stderr()) != ColorChoice::Never;
+    let prefix = if coloured { in_style(style, prefix) } else { prefix.to_owned() };
     // If nobody listens there, nobody needs to know.
-    let _ = writeln!(io::stderr(), "hyperfunc: {text}");
+    let _ = writeln!(io::stderr(), "{prefix} {text}");
+}
+
+/// Whether stdout is a terminal whose user wants colours.
+pub(super) fn stdout_is_coloured() -> bool {
+    AutoStream::choice(&io::stdout()) != ColorChoice::Never
+}
+
+fn in_style(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// What shows the status of a call, in the colour of that status if it has one.
+pub(super) fn status_in_colour(status: &str, shown: &str) -> String {
+    colour(status).map_or_else(|| shown.to_owned(), |colour| in_style(Ansi256Color(colour).on_default(), shown))
+}
+
+/// The colour of a call's status, by its number.
+fn colour(status: &str) -> Option<u8> {
+    match status {
+        "FINISHED" => Some(2),
+        "FAILED" => Some(1),
+        "RUNNING" => Some(6),
+        "PENDING" => Some(3),
+        _ => None,
+    }
 }
 
 /// Writes a line to stdout.
@@ -37,11 +93,24 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
     table.load_style(presets::NOTHING).set_header(header.to_vec());
     // No line is broken: what does not fit is for the terminal to wrap.
     table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
-    table.add_rows(rows);
+    let coloured = stdout_is_coloured();
+    if coloured {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    let cell = |(title, text): (&&str, String)| match colour(&text) {
+        Some(colour) if *title == "STATUS" => Cell::new(text).fg(Color::AnsiValue(colour)),
+        _ => Cell::new(text),
+    };
+    table.add_rows(rows.into_iter().map(|row| header.iter().zip(row).map(cell).collect::<Vec<_>>()));
     for column in table.column_iter_mut() {
         column.set_padding((0, 3));
     }
-    table.lines().try_for_each(|text| line(text.trim_end()))
+    table.lines().enumerate().try_for_each(|(number, text)| match text.trim_end() {
+        text if coloured && number == 0 => line(&in_style(HEADER, text)),
+        text => line(text),
+    })
 }
 
 /// A text as one line that does nothing to a terminal: a guest may have written it.

@@ -9,6 +9,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: hyperfunc restore --data /srv/hyperfunc monday.tar")]
 pub(super) struct Restore {
     #[command(flatten)]
     data: Data,

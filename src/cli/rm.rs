@@ -1,15 +1,17 @@
 //! `rm`: removes functions.
 
 use super::client::{Client, escaped};
-use super::{FAILED, output};
+use super::{exit, output, suggest};
+use clap::builder::NonEmptyStringValueParser;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: hyperfunc rm -f hello")]
 pub(super) struct Rm {
     /// End the calls that run
     #[arg(short, long)]
     force: bool,
     /// The functions
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     names: Vec<String>,
 }
 
@@ -22,8 +24,9 @@ impl Rm {
             match client.delete(&target).await {
                 Ok(_) => output::line(name)?,
                 Err(error) => {
-                    output::problem(&format!("{error:#}"));
-                    status = FAILED;
+                    let error = suggest::function(client, error, name).await;
+                    status = exit::of_one(&error, &self.names);
+                    output::failure(&error);
                 }
             }
         }

@@ -27,6 +27,7 @@ const LAST_ANSWERS_MAX: Duration = Duration::from_secs(3);
 const KILLED_BY: [(SignalKind, u8); 2] = [(SignalKind::interrupt(), 130), (SignalKind::terminate(), 143)];
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: hyperfunc serve --data /srv/hyperfunc --max-running 200")]
 pub(super) struct Serve {
     /// A TOML file of settings: max-running = 100 and so on
     #[arg(long, env = "HYPERFUNC_CONFIG", value_name = "FILE")]

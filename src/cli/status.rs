@@ -1,9 +1,9 @@
 //! `status`: counts the calls of a function, or lists them.
 
 use super::address::Address;
-use super::client::{Client, NO_SENSE, escaped};
+use super::client::{Client, escaped, no_sense};
 use super::output;
-use anyhow::{Context as _, bail};
+use clap::builder::NonEmptyStringValueParser;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 const PAGE: usize = 1000;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: hyperfunc status --list hello")]
 pub(super) struct Status {
     /// List the asynchronous calls that are still known, oldest first
     #[arg(long)]
@@ -19,6 +20,7 @@ pub(super) struct Status {
     #[arg(long)]
     json: bool,
     /// The function
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
 }
 
@@ -54,7 +56,7 @@ impl Status {
             output::json(&status)?;
         } else if self.list {
             let listed = taken_list(&mut status)?;
-            let listed: Vec<Listed> = serde_json::from_value(listed.into()).context(NO_SENSE)?;
+            let listed: Vec<Listed> = serde_json::from_value(listed.into()).map_err(no_sense)?;
             let rows = listed.into_iter().map(|call| {
                 let message = output::one_line(&call.message.unwrap_or_default());
                 vec![call.call_id, call.created, call.status, message]
@@ -62,7 +64,7 @@ impl Status {
             output::table(&["CALL ID", "CREATED", "STATUS", "MESSAGE"], rows.collect())?;
         } else {
             let Counts { total, pending, running, finished, failed } =
-                serde_json::from_value(status.into()).context(NO_SENSE)?;
+                serde_json::from_value(status.into()).map_err(no_sense)?;
             let row = [total, pending, running, finished, failed].map(|count| count.to_string()).to_vec();
             output::table(&["TOTAL", "PENDING", "RUNNING", "FINISHED", "FAILED"], vec![row])?;
         }
@@ -77,11 +79,13 @@ async fn whole_list(endpoint: &Client, target: &str) -> anyhow::Result<Map<Strin
     let mut list = taken_list(&mut whole)?;
     let mut of_page = list.len();
     while of_page >= PAGE {
-        let Some(last) = list.last().and_then(|call| call["CallId"].as_str()).map(escaped) else { bail!(NO_SENSE) };
+        let Some(last) = list.last().and_then(|call| call["CallId"].as_str()).map(escaped) else {
+            return Err(no_sense("a call has no id"));
+        };
         let mut page = taken_list(&mut endpoint.get(&format!("{target}&after={last}")).await?)?;
         // A server that passes over `after` would be asked for ever.
         if page.last() == list.last() {
-            bail!(NO_SENSE);
+            return Err(no_sense("a page comes again"));
         }
         of_page = page.len();
         list.append(&mut page);
@@ -94,6 +98,6 @@ async fn whole_list(endpoint: &Client, target: &str) -> anyhow::Result<Map<Strin
 fn taken_list(page: &mut Map<String, Value>) -> anyhow::Result<Vec<Value>> {
     match page.get_mut("List").map(Value::take) {
         Some(Value::Array(list)) => Ok(list),
-        _ => bail!(NO_SENSE),
+        _ => Err(no_sense("there is no list of calls")),
     }
 }

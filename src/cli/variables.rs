@@ -14,6 +14,11 @@ pub(super) struct Variables {
 }
 
 impl Variables {
+    /// Whether one of them is empty: `-e ""` is how the Hyper command line clears an environment.
+    pub(super) fn clear(&self) -> bool {
+        self.env.iter().any(String::is_empty)
+    }
+
     /// `NAME=value` each, those of the files first: of two with one name the later counts.
     ///
     /// # Errors

@@ -3,9 +3,15 @@
 use super::client::Client;
 use super::output;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 #[derive(clap::Args)]
-pub(super) struct Version {}
+#[command(after_help = "Example: hyperfunc version")]
+pub(super) struct Version {
+    /// As one object; `Server` is as the server answers, or null
+    #[arg(long)]
+    json: bool,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -16,6 +22,11 @@ struct Server {
 
 impl Version {
     pub(super) async fn run(self, client: &Client) -> anyhow::Result<u8> {
+        if self.json {
+            let server: Option<Value> = client.get("/version").await.ok();
+            output::json(&json!({"Client": {"Version": env!("CARGO_PKG_VERSION")}, "Server": server}))?;
+            return Ok(0);
+        }
         output::line(&format!("client: hyperfunc {}", env!("CARGO_PKG_VERSION")))?;
         // Which program this is, one may ask without a server.
         let server = match client.get::<Server>("/version").await {

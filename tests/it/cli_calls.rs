@@ -5,7 +5,6 @@ use crate::harness::{Server, address, eventually, guests};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::os::unix::process::ExitStatusExt as _;
 use std::thread;
 
 /// A call that nobody ever made.
@@ -27,11 +26,11 @@ fn call_with(server: &Server, name: &str, stdin: &[u8]) -> String {
     id
 }
 
-/// Checks that the program fails, says so in one line that has these words, and prints nothing.
+/// Checks that the program fails with a status, says so in one line that has these words, and prints nothing.
 #[track_caller]
-fn refused(server: &Server, arguments: &[&str], words: &str) {
-    let (status, said) = failed(run(server, arguments));
-    assert_eq!((status, said.contains(words)), (1, true), "{arguments:?}: {said}");
+fn refused(server: &Server, arguments: &[&str], status: i32, words: &str) {
+    let (exited, said) = failed(run(server, arguments));
+    assert_eq!((exited, said.contains(words)), (status, true), "{arguments:?}: {said}");
     assert!(said.starts_with("hyperfunc: ") && said.lines().count() == 1, "{arguments:?}: {said}");
 }
 
@@ -40,7 +39,7 @@ fn refused(server: &Server, arguments: &[&str], words: &str) {
 fn is_forgotten(server: &Server, id: &str) {
     eventually("a call that was read is forgotten", || server.get(&format!("/funcs/call/{id}")).status == 404);
     for arguments in [&["get", id] as &[_], &["get", "--wait", id], &["get", "--stderr", id], &["cancel", id]] {
-        refused(server, arguments, "no such");
+        refused(server, arguments, 127, "no such");
     }
 }
 
@@ -109,15 +108,15 @@ fn calls_that_have_not_ended_say_so_and_can_be_cancelled() {
     server.wait_for_running(1);
     for (id, words) in [(&running, "is running"), (&waiting, "waits")] {
         for arguments in [&["get", id] as &[_], &["get", "--keep", id]] {
-            refused(&server, arguments, words);
-            refused(&server, arguments, "--wait");
+            refused(&server, arguments, 1, words);
+            refused(&server, arguments, 1, "--wait");
         }
     }
     // One that waits is dropped, one that runs ends and says why.
     assert_eq!(printed(run(&server, &["cancel", &waiting])), format!("{waiting}\n"));
-    refused(&server, &["get", "--wait", &waiting], "no such");
+    refused(&server, &["get", "--wait", &waiting], 127, "no such");
     assert_eq!(printed(run(&server, &["cancel", &running])), format!("{running}\n"));
-    refused(&server, &["get", "--wait", &running], "cancelled");
+    refused(&server, &["get", "--wait", &running], 1, "cancelled");
     is_forgotten(&server, &running);
 }
 
@@ -147,16 +146,19 @@ fn how_a_call_failed_is_said_and_its_stderr_can_be_read_before() {
     for arguments in [&["get", "--wait", "--stderr", &id] as &[_], &["get", "--stderr", &id]] {
         assert_eq!(printed(run(&server, arguments)), "no luck");
     }
-    refused(&server, &["get", "--keep", &id], "exit status 3: no luck");
-    refused(&server, &["get", &id], "exit status 3: no luck");
+    refused(&server, &["get", "--keep", &id], 3, "exit status 3: no luck");
+    refused(&server, &["get", &id], 3, "exit status 3: no luck");
     is_forgotten(&server, &id);
-    for (name, words) in [
-        ("spins", "timeout of 1 s reached"),
-        ("burns", "fuel limit reached"),
-        ("writes", "output limit of 1 MB reached"),
-        ("traps", "trap: unreachable"),
+    server.function("grows", &guests::grows(16_384, "unreachable"), json!({"ContainerSize": "s1"}));
+    for (name, status, words) in [
+        ("spins", 124, "timeout of 1 s reached"),
+        ("burns", 124, "fuel limit reached"),
+        ("writes", 134, "output limit of 1 MB reached"),
+        ("traps", 134, "trap: unreachable"),
+        ("grows", 134, "memory limit of s1 (64 MB) reached"),
     ] {
-        refused(&server, &["get", "--wait", &call(&server, name)], words);
+        refused(&server, &["get", "--wait", &call(&server, name)], status, words);
+        refused(&server, &["call", "--sync", name], status, words);
     }
 }
 
@@ -174,7 +176,7 @@ fn an_answer_that_was_rotated_out_is_gone() {
     let status = |id: &String| server.get(&format!("{output}/{id}?keep=1")).status;
     eventually("the older one is gone", || ids.iter().map(status).eq([410, 200]));
     for arguments in [&["get", &ids[0]] as &[_], &["get", "--wait", &ids[0]]] {
-        refused(&server, arguments, "");
+        refused(&server, arguments, 127, "not kept any more");
     }
     assert_eq!(printed(run(&server, &["get", &ids[1]])).len(), 700_000);
 }
@@ -189,7 +191,7 @@ fn whoever_waits_when_the_server_ends_hears_of_it() {
     server.signal(Signal::TERM);
     // It may not have asked yet, and find nobody.
     let (status, said) = failed(ended(waiting));
-    assert!(status == 1 && said.starts_with("hyperfunc: "), "{said}");
+    assert!(status == 125 && said.starts_with("hyperfunc: "), "{said}");
     assert_eq!(server.ended().code(), Some(0));
 }
 
@@ -261,7 +263,7 @@ fn a_log_that_is_followed_shows_what_happens_when_it_happens_and_ends_with_its_f
     assert!(!first.lines().iter().any(|line| line.contains(&before)));
     // Ctrl-C ends one, the end of the function the other.
     first.signal(Signal::INT);
-    assert_eq!(first.ended().signal(), Some(Signal::INT.as_raw()));
+    assert_eq!(first.ended().code(), Some(130));
     printed(run(&server, &["rm", "-f", "f"]));
     assert!(second.ended().success());
 }
@@ -297,7 +299,7 @@ fn calls_are_counted_and_listed() {
 
     let (running, waiting, failed) = (call(&server, "sleeps"), call(&server, "sleeps"), call(&server, "fails"));
     server.wait_for_running(1);
-    refused(&server, &["get", "--wait", "--keep", &failed], "no luck");
+    refused(&server, &["get", "--wait", "--keep", &failed], 3, "no luck");
     assert_eq!(words(&["status", "sleeps"])[1], ["2", "1", "1", "0", "0"]);
     assert_eq!(words(&["status", "fails"])[1], ["1", "0", "0", "0", "1"]);
     let list = words(&["status", "--list", "sleeps"]);
@@ -351,14 +353,13 @@ fn a_long_list_is_shown_whole_and_in_order() {
 fn what_is_not_there_is_said_and_wrong_usage_too() {
     let server = Server::start();
     for verb in ["call", "logs", "status"] {
-        refused(&server, &[verb, "nothing"], "no such function: nothing");
-        refused(&server, &["func", verb, "nothing"], "no such function: nothing");
+        refused(&server, &[verb, "nothing"], 127, "no such function: nothing");
+        refused(&server, &["func", verb, "nothing"], 127, "no such function: nothing");
     }
     for arguments in [&["get"] as &[_], &["get", "--wait"], &["get", "--stderr"], &["get", "--keep"], &["cancel"]] {
-        refused(&server, &[arguments, &[NO_CALL]].concat(), "no such");
+        refused(&server, &[arguments, &[NO_CALL]].concat(), 127, "no such");
         // What is no id at all is no call either.
-        let (status, said) = failed(run(&server, &[arguments, &["nothing"]].concat()));
-        assert!(status == 1 && said.starts_with("hyperfunc: "), "{said}");
+        refused(&server, &[arguments, &["nothing"]].concat(), 127, "no such");
     }
     for arguments in [
         &["call"] as &[_],
@@ -369,12 +370,14 @@ fn what_is_not_there_is_said_and_wrong_usage_too() {
         &["call", "--wait", "f"],
         &["get"],
         &["get", NO_CALL, NO_CALL],
+        &["get", ""],
         &["cancel"],
         &["logs"],
         &["logs", "--tail", "some", "f"],
         &["logs", "--tail=-1", "f"],
         &["logs", "--callid"],
         &["status"],
+        &["status", ""],
         &["status", "--tail", "1", "f"],
     ] {
         assert_eq!(failed(run(&server, arguments)).0, 2, "{arguments:?}");
