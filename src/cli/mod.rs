@@ -23,10 +23,12 @@ mod ls;
 mod output;
 mod restore;
 mod rm;
+mod rmi;
 mod run;
 mod serve;
 mod status;
 mod suggest;
+mod update;
 mod variables;
 mod version;
 
@@ -55,6 +57,8 @@ enum Verb {
     Load(Remote<load::Load>),
     /// List the images
     Images(Remote<images::Images>),
+    /// Remove images
+    Rmi(Remote<rmi::Rmi>),
     #[command(flatten)]
     Func(FuncVerb),
     /// The verbs for functions, as the Hyper command line has them
@@ -76,6 +80,8 @@ enum Verb {
 enum FuncVerb {
     /// Define a function
     Create(Box<Remote<create::Create>>),
+    /// Change a function
+    Update(Box<Remote<update::Update>>),
     /// List the functions
     Ls(Remote<ls::Ls>),
     /// Show functions as JSON
@@ -157,6 +163,9 @@ impl Verb {
             Self::Images(Remote { server, verb }) => {
                 until_interrupted(async move { verb.run(&server.client()).await }).await
             }
+            Self::Rmi(Remote { server, verb }) => {
+                until_interrupted(async move { verb.run(&server.client()).await }).await
+            }
             Self::Func(verb) | Self::Nested(verb) => until_interrupted(verb.run()).await,
             Self::Run(run) => until_interrupted(run.run()).await,
             Self::Audit(audit) => audit.run(),
@@ -173,6 +182,7 @@ impl FuncVerb {
     async fn run(self) -> anyhow::Result<u8> {
         match self {
             Self::Create(create) => create.verb.run(&create.server.client()).await,
+            Self::Update(update) => update.verb.run(&update.server.client()).await,
             Self::Ls(Remote { server, verb }) => verb.run(&server.client()).await,
             Self::Inspect(Remote { server, verb }) => verb.run(&server.client()).await,
             Self::Rm(Remote { server, verb }) => verb.run(&server.client()).await,
