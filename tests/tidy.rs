@@ -94,6 +94,7 @@ fn sources() -> Vec<Source> {
     assert!(sources.len() > 50, "the sources are elsewhere");
     // These hold tests alone.
     let tests = [
+        "cli/template/tests.rs",
         "service/permits/tests",
         "service/permits/tests.rs",
         "service/scheduler/tests.rs",

@@ -28,6 +28,7 @@ mod run;
 mod serve;
 mod status;
 mod suggest;
+mod template;
 mod update;
 mod variables;
 mod version;

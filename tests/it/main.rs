@@ -16,6 +16,7 @@ mod cli;
 mod cli_calls;
 mod cli_colours;
 mod cli_errors;
+mod cli_inspect;
 mod cli_interrupted;
 mod cli_rmi;
 mod cli_update;
