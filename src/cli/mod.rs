@@ -9,6 +9,7 @@ mod backup;
 mod call;
 mod cancel;
 mod client;
+mod completions;
 mod create;
 mod data;
 mod definition;
@@ -73,6 +74,8 @@ enum Verb {
     Backup(backup::Backup),
     /// Make a data directory of a backup
     Restore(restore::Restore),
+    /// Print what makes a shell complete verbs and flags
+    Completions(completions::Completions),
     /// Show the versions of this program and of the server
     Version(Remote<version::Version>),
 }
@@ -172,6 +175,7 @@ impl Verb {
             Self::Audit(audit) => audit.run(),
             Self::Backup(backup) => backup.run(),
             Self::Restore(restore) => restore.run(),
+            Self::Completions(completions) => completions.run(),
             Self::Version(Remote { server, verb }) => {
                 until_interrupted(async move { verb.run(&server.client()).await }).await
             }

@@ -20,6 +20,7 @@ mod cli_inspect;
 mod cli_interrupted;
 mod cli_rmi;
 mod cli_update;
+mod completions;
 mod connections;
 mod damaged;
 mod deployment;
