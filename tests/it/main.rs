@@ -41,6 +41,7 @@ mod function_fields;
 mod function_host;
 mod function_logs;
 mod functions;
+mod help;
 mod idempotency;
 mod image_refusals;
 mod images;
