@@ -62,7 +62,7 @@ impl Get {
                 return Ok(0);
             }
         };
-        output::problem(&format!("call {} {state}; with --wait its end is waited for", self.call_id));
+        output::note(&format!("call {} {state}; with --wait its end is waited for", self.call_id));
         Ok(FAILED)
     }
 }

@@ -31,6 +31,11 @@ pub(super) fn failure(error: &anyhow::Error) {
     problem(&format!("{error:#}"));
 }
 
+/// Says on stderr what is no problem, and not what was asked for either.
+pub(super) fn note(text: &str) {
+    said(HEADER, "hyperfunc:", text);
+}
+
 /// Says on stderr what did not go wrong, and may yet.
 pub(super) fn warning(text: &str) {
     said(WARNING, "hyperfunc: warning:", text);

@@ -122,7 +122,7 @@ impl Run {
             () = tokio::time::sleep(limits.timeout + GRACE) => timed_out(limits.timeout),
         };
         if stats {
-            output::problem(&used(&outcome.usage));
+            output::note(&used(&outcome.usage));
         }
         match outcome.ending {
             Ending::Finished | Ending::ExitStatus(_) => {}
