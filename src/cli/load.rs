@@ -60,6 +60,8 @@ impl Load {
                     bar.set_message("compiling");
                     bar.set_length(total);
                     bar.set_position(current);
+                    // What was sent has used up the draws that a moment has, and the next line may take its time.
+                    bar.force_draw();
                 }
                 last = line.status;
             }
@@ -91,6 +93,6 @@ impl Load {
 }
 
 fn style() -> ProgressStyle {
-    const TEMPLATE: &str = "{msg:>9} [{bar:40}] {bytes}/{total_bytes}";
+    const TEMPLATE: &str = "{msg:>9} [{wide_bar}] {bytes}/{total_bytes}";
     ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

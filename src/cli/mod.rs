@@ -194,7 +194,7 @@ impl FuncVerb {
             Self::Call(Remote { server, verb }) => verb.run(&server.client()).await,
             Self::Get(Remote { server, verb }) => verb.run(&server.client()).await,
             Self::Cancel(Remote { server, verb }) => verb.run(&server.client()).await,
-            Self::Logs(Remote { server, verb }) => verb.run(&server.client()).await,
+            Self::Logs(Remote { server, verb }) => until_interrupted(verb.run(&server.client())).await,
             Self::Status(Remote { server, verb }) => verb.run(&server.client()).await,
         }
     }

@@ -62,4 +62,5 @@ mod seed;
 mod shutdown;
 mod status;
 mod synced;
+mod terminal;
 mod update;

@@ -8,6 +8,7 @@ mod http;
 pub mod logs;
 pub mod program;
 mod server;
+pub mod terminal;
 
 pub use http::{Connection, Reply, Request};
 pub use server::{Server, binary};

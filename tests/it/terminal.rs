@@ -1,0 +1,125 @@
+//! What people see on a terminal, through the real program (`docs/api.md` section 8).
+
+use crate::harness::terminal::{CTRL_C, Terminal};
+use crate::harness::{Server, binary, guests};
+use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+
+/// The program, to be started against a server.
+fn program(server: impl std::fmt::Display, arguments: &[&str]) -> Command {
+    let mut program = binary();
+    program.env("HYPERFUNC_SERVER", format!("http://{server}")).args(arguments);
+    program
+}
+
+/// A client that has sent its request's head: the connection, and how long the body will be.
+fn accept(listener: &TcpListener) -> (BufReader<TcpStream>, usize) {
+    let mut connection = BufReader::new(listener.accept().unwrap().0);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        connection.read_line(&mut line).unwrap();
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.trim().is_empty() {
+            return (connection, length);
+        }
+    }
+}
+
+/// A module that a client loads from a terminal of so many columns, and a server that goes on when a test tells it to:
+/// what is between is on the screen for certain.
+fn loading(bytes: usize, columns: u16) -> (Terminal, BufReader<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("large.wasm");
+    std::fs::write(&file, vec![0; bytes]).unwrap();
+    let load = program(listener.local_addr().unwrap(), &["load", file.to_str().unwrap()]);
+    let terminal = Terminal::of_size(24, columns, load);
+    let (connection, length) = accept(&listener);
+    assert_eq!(length, bytes);
+    (terminal, connection)
+}
+
+/// Answers with the beginning of a stream of lines.
+fn answer(mut connection: BufReader<TcpStream>, body_left: usize) -> TcpStream {
+    connection.read_exact(&mut vec![0; body_left]).unwrap();
+    let mut answer = connection.into_inner();
+    answer.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n").unwrap();
+    answer
+}
+
+fn compiling(current: u32, total: u32) -> Value {
+    json!({"status": "compiling", "progressDetail": {"current": current << 20, "total": total << 20}})
+}
+
+#[test]
+fn a_load_shows_how_far_it_is() {
+    // More than sockets hold.
+    let length = 32 << 20;
+    let (mut terminal, mut connection) = loading(length, 100);
+    connection.read_exact(&mut vec![0; length / 2]).unwrap();
+    terminal.becomes("half is sent", |screen| screen.contains("sending [████") && screen.contains("░░░] "));
+    assert!(terminal.text().contains(" MiB/32.00 MiB"), "{}", terminal.text());
+    assert!(!terminal.text().contains('\n'), "a bar is one line: {}", terminal.text());
+
+    let mut answer = answer(connection, length - length / 2);
+    writeln!(answer, "{}", compiling(3, 4)).unwrap();
+    terminal.becomes("three quarters are compiled", |screen| {
+        let count = |part: char| screen.matches(part).count();
+        let is_bar = screen.starts_with("compiling [█") && screen.ends_with("░] 3.00 MiB/4.00 MiB");
+        is_bar && count('█') == (count('█') + count('░')) * 3 / 4
+    });
+
+    writeln!(answer, "{}", json!({"status": "large:latest has been loaded."})).unwrap();
+    drop(answer);
+    assert_eq!(terminal.ended().code(), Some(0));
+    // The bar is gone, and the next prompt stands below what was said.
+    assert_eq!(terminal.lines(), ["large:latest has been loaded."]);
+    assert_eq!(terminal.see(vt100::Screen::cursor_position), (1, 0));
+    assert!(terminal.is_sane());
+}
+
+#[test]
+fn a_load_that_fails_leaves_no_half_bar() {
+    let (mut terminal, connection) = loading(1 << 20, 100);
+    let mut answer = answer(connection, 1 << 20);
+    writeln!(answer, "{}", compiling(1, 2)).unwrap();
+    terminal.shows("1.00 MiB/2.00 MiB");
+    writeln!(answer, "{}", json!({"errorDetail": {"message": "no"}, "error": "does not compile: no"})).unwrap();
+    drop(answer);
+    assert_eq!(terminal.ended().code(), Some(126));
+    let lines = terminal.lines();
+    assert!(lines.len() == 1 && lines[0].ends_with("large.wasm: does not compile: no"), "{lines:?}");
+}
+
+#[test]
+fn a_narrow_terminal_has_a_narrow_bar() {
+    let (mut terminal, connection) = loading(1 << 20, 40);
+    let mut answer = answer(connection, 1 << 20);
+    for megabytes in 1..=3 {
+        writeln!(answer, "{}", compiling(megabytes, 4)).unwrap();
+        terminal.shows(&format!("{megabytes}.00 MiB/4.00 MiB"));
+    }
+    assert_eq!(terminal.lines().len(), 1, "{:?}", terminal.lines());
+    writeln!(answer, "{}", json!({"status": "large:latest has been loaded."})).unwrap();
+    drop(answer);
+    assert_eq!(terminal.ended().code(), Some(0));
+    assert_eq!(terminal.lines(), ["large:latest has been loaded."]);
+}
+
+#[test]
+fn ctrl_c_ends_what_follows_a_log() {
+    let server = Server::start();
+    let address = server.function("f", &guests::prints("hi"), json!({}));
+    server.call(&address, "").expect(200);
+    let mut terminal = Terminal::start(program(server.address, &["logs", "-f", "f"]));
+    terminal.shows("FINISHED");
+    terminal.keys(CTRL_C);
+    assert_eq!(terminal.ended().code(), Some(130));
+    assert!(terminal.is_sane());
+    assert!(terminal.text().ends_with("stdout: hi\n^C"), "{}", terminal.text());
+}
