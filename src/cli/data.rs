@@ -1,8 +1,9 @@
 //! The data directory: where it is, and whose.
 
-use super::host;
-use crate::config::{Config, Host, RawConfig, data_dir};
-use anyhow::{Context as _, anyhow, bail};
+use super::exit::{self, USAGE};
+use super::{host, settings};
+use crate::config::{Config, RawConfig, data_dir};
+use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -16,31 +17,21 @@ pub(super) struct Data {
     /// The data directory [default: the XDG data directory, ~/.local/share/hyperfunc]
     #[arg(long, env = "HYPERFUNC_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The settings file of the server, which may name it
-    #[arg(long, env = "HYPERFUNC_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: settings::FileFlag,
 }
 
 impl Data {
     /// The directory, whether it is there or not.
     pub(super) fn find(&self) -> anyhow::Result<PathBuf> {
-        let file = self.config.as_deref().map(read_settings).transpose()?.unwrap_or_default();
-        Ok(data_dir(self.data.clone().or(file.data), host::data_dir())?)
+        let file = self.settings.read()?.file.settings.server;
+        data_dir(self.data.clone().or(file.data), host::data_dir()).map_err(|invalid| exit::with(USAGE, invalid))
     }
 
     /// The settings that its server has: these flags, and where one is absent the settings file.
     pub(super) fn settings(&self, flags: RawConfig) -> anyhow::Result<Config> {
-        let file = self.config.as_deref().map(read_settings).transpose()?.unwrap_or_default();
-        let flags = RawConfig { data: self.data.clone(), ..flags };
-        let this_host = Host { memory_bytes: host::memory_available(), data: host::data_dir() };
-        Ok(Config::new(flags.or(file), this_host)?)
+        self.settings.read()?.of_server(RawConfig { data: self.data.clone(), ..flags })
     }
-}
-
-pub(super) fn read_settings(file: &Path) -> anyhow::Result<RawConfig> {
-    let shown = file.display();
-    let text = fs::read_to_string(file).with_context(|| format!("{shown}"))?;
-    RawConfig::from_toml(&text).map_err(|e| anyhow!("{shown}: {e}"))
 }
 
 /// How often a lock is asked for, and how long between.

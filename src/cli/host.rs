@@ -36,6 +36,11 @@ pub(super) fn cache_dir() -> Option<PathBuf> {
     Some(xdg("XDG_CACHE_HOME", ".cache")?.join("hyperfunc"))
 }
 
+/// The settings file in the XDG configuration directory, `~/.config` unless set.
+pub(super) fn settings_file() -> Option<PathBuf> {
+    Some(xdg("XDG_CONFIG_HOME", ".config")?.join("hyperfunc/hyperfunc.toml"))
+}
+
 /// A directory of the user's: a variable that names it, else its place below the home directory.
 fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

@@ -10,6 +10,7 @@ mod call;
 mod cancel;
 mod client;
 mod completions;
+mod config;
 mod create;
 mod data;
 mod definition;
@@ -27,6 +28,7 @@ mod rm;
 mod rmi;
 mod run;
 mod serve;
+mod settings;
 mod status;
 mod suggest;
 mod template;
@@ -76,6 +78,8 @@ enum Verb {
     Restore(restore::Restore),
     /// Print what makes a shell complete verbs and flags
     Completions(completions::Completions),
+    /// Show the settings, and where each is set
+    Config(config::Config),
     /// Show the versions of this program and of the server
     Version(Remote<version::Version>),
 }
@@ -107,9 +111,8 @@ enum FuncVerb {
 /// A verb that asks a server.
 #[derive(clap::Args)]
 struct Remote<V: clap::Args> {
-    /// The server to ask
-    #[arg(long, env = "HYPERFUNC_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
-    server: client::ServerUrl,
+    #[command(flatten)]
+    server: settings::ServerFlags,
     #[command(flatten)]
     verb: V,
 }
@@ -162,13 +165,13 @@ impl Verb {
         match self {
             Self::Serve(serve) => serve.run().await,
             Self::Load(Remote { server, verb }) => {
-                until_interrupted(async move { verb.run(&server.client()).await }).await
+                until_interrupted(async move { verb.run(&server.client()?).await }).await
             }
             Self::Images(Remote { server, verb }) => {
-                until_interrupted(async move { verb.run(&server.client()).await }).await
+                until_interrupted(async move { verb.run(&server.client()?).await }).await
             }
             Self::Rmi(Remote { server, verb }) => {
-                until_interrupted(async move { verb.run(&server.client()).await }).await
+                until_interrupted(async move { verb.run(&server.client()?).await }).await
             }
             Self::Func(verb) | Self::Nested(verb) => until_interrupted(verb.run()).await,
             Self::Run(run) => until_interrupted(run.run()).await,
@@ -176,8 +179,9 @@ impl Verb {
             Self::Backup(backup) => backup.run(),
             Self::Restore(restore) => restore.run(),
             Self::Completions(completions) => completions.run(),
+            Self::Config(config) => config.run(),
             Self::Version(Remote { server, verb }) => {
-                until_interrupted(async move { verb.run(&server.client()).await }).await
+                until_interrupted(async move { verb.run(&server.client()?).await }).await
             }
         }
     }
@@ -186,16 +190,16 @@ impl Verb {
 impl FuncVerb {
     async fn run(self) -> anyhow::Result<u8> {
         match self {
-            Self::Create(create) => create.verb.run(&create.server.client()).await,
-            Self::Update(update) => update.verb.run(&update.server.client()).await,
-            Self::Ls(Remote { server, verb }) => verb.run(&server.client()).await,
-            Self::Inspect(Remote { server, verb }) => verb.run(&server.client()).await,
-            Self::Rm(Remote { server, verb }) => verb.run(&server.client()).await,
-            Self::Call(Remote { server, verb }) => verb.run(&server.client()).await,
-            Self::Get(Remote { server, verb }) => verb.run(&server.client()).await,
-            Self::Cancel(Remote { server, verb }) => verb.run(&server.client()).await,
-            Self::Logs(Remote { server, verb }) => until_interrupted(verb.run(&server.client())).await,
-            Self::Status(Remote { server, verb }) => verb.run(&server.client()).await,
+            Self::Create(create) => create.verb.run(&create.server.client()?).await,
+            Self::Update(update) => update.verb.run(&update.server.client()?).await,
+            Self::Ls(Remote { server, verb }) => verb.run(&server.client()?).await,
+            Self::Inspect(Remote { server, verb }) => verb.run(&server.client()?).await,
+            Self::Rm(Remote { server, verb }) => verb.run(&server.client()?).await,
+            Self::Call(Remote { server, verb }) => verb.run(&server.client()?).await,
+            Self::Get(Remote { server, verb }) => verb.run(&server.client()?).await,
+            Self::Cancel(Remote { server, verb }) => verb.run(&server.client()?).await,
+            Self::Logs(Remote { server, verb }) => verb.run(&server.client()?).await,
+            Self::Status(Remote { server, verb }) => verb.run(&server.client()?).await,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! `serve`: puts the rooms together, and takes them apart again.
 
-use super::data::{DataLock, read_settings};
-use super::{host, output};
+use super::data::DataLock;
+use super::exit::{self, USAGE};
+use super::{host, output, settings};
 use crate::api::{Api, Face, Faces, Listener, Server};
-use crate::config::{Config, Host, LogFormat, RawConfig};
+use crate::config::{Config, LogFormat, RawConfig, log_filter};
 use crate::engine::{self, CompilerThreads, Engine};
 use crate::image::ImageFiles;
 use crate::service::{self, Keeping, Service, backup};
@@ -12,12 +13,10 @@ use anyhow::{Context as _, anyhow, bail};
 use std::fs;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 /// How long asynchronous calls may take to go back to the queue.
 const GIVE_BACK_MAX: Duration = Duration::from_secs(2);
@@ -29,9 +28,8 @@ const KILLED_BY: [(SignalKind, u8); 2] = [(SignalKind::interrupt(), 130), (Signa
 #[derive(clap::Args)]
 #[command(after_help = "Example: hyperfunc serve --data /srv/hyperfunc --max-running 200")]
 pub(super) struct Serve {
-    /// A TOML file of settings: max-running = 100 and so on
-    #[arg(long, env = "HYPERFUNC_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    file: settings::FileFlag,
     #[command(flatten)]
     settings: RawConfig,
 }
@@ -39,9 +37,7 @@ pub(super) struct Serve {
 impl Serve {
     /// Runs the server until it is told to end, or must.
     pub(super) async fn run(self) -> anyhow::Result<u8> {
-        let file = self.config.as_deref().map(read_settings).transpose()?.unwrap_or_default();
-        let this_host = Host { memory_bytes: host::memory_available(), data: host::data_dir() };
-        let config = Config::new(self.settings.or(file), this_host)?;
+        let config = self.file.read()?.of_server(self.settings)?;
         start_log(&config)?;
         let config = config.fit_open_files(host::raise_open_files());
         let mut signals = Signals::listen()?;
@@ -84,13 +80,7 @@ fn untrusted(reason: &str) -> anyhow::Error {
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    // A level by itself is meant for what we say: libraries tell of host calls, and a guest makes as many as it likes.
-    let filter = match config.log.parse::<LevelFilter>() {
-        Ok(level) => format!("off,hyperfunc={level}"),
-        Err(_) if config.log.contains(['=', ',']) => config.log.clone(),
-        Err(_) => bail!("--log {}: is none of off, error, warn, info, debug, trace, nor a filter", config.log),
-    };
-    let filter = EnvFilter::try_new(filter).map_err(|e| anyhow!("--log {}: {e}", config.log))?;
+    let filter = log_filter(&config.log).map_err(|invalid| exit::with(USAGE, invalid))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match config.log_format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),

@@ -62,7 +62,7 @@ async fn suggesting(
 }
 
 /// The name that is meant by another, if one differs by little: in a third of the longer one's letters, and never in all.
-fn nearest<'a>(name: &str, names: &'a [String]) -> Option<&'a str> {
+pub(super) fn nearest<'a>(name: &str, names: &'a [String]) -> Option<&'a str> {
     let letters = |name: &str| name.chars().count();
     let distance = |other: &str| strsim::damerau_levenshtein(&name.to_lowercase(), other);
     let is_near = |(distance, other): &(usize, &str)| {

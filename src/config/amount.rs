@@ -1,7 +1,8 @@
 //! Amounts as people write them: with their units.
 
 use crate::domain::MB;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -30,14 +31,20 @@ pub enum Memory {
 
 /// A value in TOML that may stand there as a number or a string.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a number or a string")]
 enum Text {
     Number(u64),
     String(String),
 }
 
-macro_rules! read_as_text {
+macro_rules! written_as_text {
     ($($setting:ty),*) => {$(
+        impl Serialize for $setting {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
         impl TryFrom<Text> for $setting {
             type Error = String;
 
@@ -50,7 +57,7 @@ macro_rules! read_as_text {
         }
     )*};
 }
-read_as_text!(Bytes, Wait, Memory);
+written_as_text!(Bytes, Wait, Memory);
 
 /// A number and the unit behind it.
 fn with_unit(text: &str) -> Option<(u64, &str)> {
@@ -110,9 +117,40 @@ impl FromStr for Memory {
     }
 }
 
+/// In the largest unit that says it exactly.
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1 << 30, "GB"), (MB, "MB"), (1 << 10, "KB")];
+        let whole = units.into_iter().find(|(unit, _)| self.0 >= *unit && self.0.is_multiple_of(*unit));
+        let (unit, name) = whole.unwrap_or((1, ""));
+        write!(f, "{}{name}", self.0 / unit)
+    }
+}
+
+/// In seconds, but what is less in milliseconds and whole hours in hours.
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            _ if self.0.subsec_millis() > 0 => write!(f, "{}ms", self.0.as_millis()),
+            seconds @ 3600.. if seconds.is_multiple_of(3600) => write!(f, "{}h", seconds / 3600),
+            seconds => write!(f, "{seconds}s"),
+        }
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => Bytes(*bytes).fmt(f),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn what_is_no_amount_is_refused() {
@@ -124,6 +162,29 @@ mod tests {
         }
         for bad in ["0%", "101%", "x%"] {
             assert!(bad.parse::<Memory>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_written_as_people_write_them() {
+        for text in ["0", "1023", "1KB", "1536KB", "64MB", "10GB"] {
+            assert_eq!(text.parse::<Bytes>().unwrap().to_string(), text);
+        }
+        for text in ["0s", "500ms", "1500ms", "30s", "60s", "90s", "1h", "24h"] {
+            assert_eq!(text.parse::<Wait>().unwrap().to_string(), text);
+        }
+        assert_eq!("75%".parse::<Memory>().unwrap().to_string(), "75%");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(bytes: u64, ms in 0..SECONDS_MAX * 1000, percent in 1..=100_u64) {
+            prop_assert_eq!(Bytes(bytes).to_string().parse(), Ok(Bytes(bytes)));
+            let wait = Wait(Duration::from_millis(ms));
+            prop_assert_eq!(wait.to_string().parse(), Ok(wait));
+            for memory in [Memory::Bytes(bytes), Memory::Percent(percent)] {
+                prop_assert_eq!(memory.to_string().parse(), Ok(memory));
+            }
         }
     }
 }

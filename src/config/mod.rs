@@ -1,20 +1,27 @@
-//! Settings of the server: what was typed, and what was meant by it.
+//! Settings: what was typed, and what was meant by it.
 //!
-//! A setting is taken from its flag, else from `HYPERFUNC_*`, else from the TOML file, else from the defaults below.
-//! [`RawConfig`] is one list for all of them; [`Config::new`] checks it and says which setting is wrong.
+//! A setting is taken from its flag, else from `HYPERFUNC_*`, else from the settings file, else from the defaults below.
+//! [`RawSettings`] is one list for all of them, of which [`RawConfig`] is the server's part; [`Config::new`] checks that
+//! and says which setting is wrong.
 
 mod amount;
+mod file;
+mod settings;
 
 pub use amount::{Bytes, Memory, Wait};
+pub use file::{Mistake, NamedServer, Problem, SERVERS, SettingsFile};
+pub use settings::{Name, RawClient, RawSettings, SERVER};
 
 use crate::domain::{MB, Quota};
 use crate::service::Retention;
 use crate::service::scheduler::Bounds;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Where the server listens.
 const LISTEN: &str = "127.0.0.1:8080";
@@ -61,8 +68,8 @@ const KEY_TTL: Duration = Duration::from_secs(86_400);
 const KEYS: u64 = 100_000;
 
 /// The settings as they were written: on the command line, in the environment, or in the TOML file.
-#[derive(Debug, Clone, Default, Deserialize, clap::Args)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, clap::Args)]
+#[serde(rename_all = "kebab-case")]
 pub struct RawConfig {
     /// Where to listen; a loopback address [default: 127.0.0.1:8080]
     #[arg(long, env = "HYPERFUNC_LISTEN", value_name = "ADDR")]
@@ -130,7 +137,7 @@ pub struct RawConfig {
 }
 
 /// How the server's log is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
     /// For people.
@@ -167,14 +174,6 @@ impl RawConfig {
             log: self.log.or(weaker.log),
             log_format: self.log_format.or(weaker.log_format),
         }
-    }
-
-    /// Reads a settings file.
-    ///
-    /// # Errors
-    /// Names the line and the setting that is unknown or wrong.
-    pub fn from_toml(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|e| e.to_string())
     }
 }
 
@@ -250,7 +249,8 @@ impl Config {
         let account_running = between("account-running", raw.account_running, running, 1, MAX_RUNNING_MAX)?;
         let memory_bytes = match raw.memory.unwrap_or(Memory::Percent(MEMORY_PERCENT)) {
             Memory::Bytes(bytes) => bytes,
-            Memory::Percent(percent) => host.memory_bytes / 100 * percent,
+            // In whole megabytes: people read it.
+            Memory::Percent(percent) => host.memory_bytes / 100 * percent / MB * MB,
         };
         if memory_bytes < MEMORY_MIN {
             return Err(invalid("memory", format!("{memory_bytes} bytes are less than the 64 MB of one small call")));
@@ -289,9 +289,38 @@ impl Config {
             },
             connections_max: NonZeroUsize::new(raw.max_connections.unwrap_or(MAX_CONNECTIONS))
                 .ok_or_else(|| invalid("max-connections", "must be at least 1"))?,
-            log: raw.log.unwrap_or_else(|| "info".to_owned()),
+            log: checked_log(raw.log.unwrap_or_else(|| "info".to_owned()))?,
             log_format: raw.log_format.unwrap_or_default(),
         })
+    }
+
+    /// These settings as somebody writes them who means just them.
+    #[must_use]
+    pub fn written_out(&self) -> RawConfig {
+        let Bounds { running: _, account_running, account_pending, account_pending_bytes } = self.bounds;
+        RawConfig {
+            listen: Some(self.listen),
+            func_listen: self.func_listen,
+            metrics_listen: self.metrics_listen,
+            public_url: self.public_url.clone(),
+            data: Some(self.data.clone()),
+            max_running: Some(self.instances_max.get()),
+            account_running: u32::try_from(account_running.get()).ok(),
+            max_pending: Some(account_pending),
+            max_pending_bytes: Some(Bytes(account_pending_bytes)),
+            sync_wait: Some(Wait(self.sync_wait)),
+            output_cache: Some(Bytes(self.retention.function_bytes)),
+            output_ttl: Some(Wait(self.retention.result_ttl)),
+            memory: Some(Memory::Bytes(self.memory_bytes)),
+            drain: Some(Wait(self.drain)),
+            max_image_bytes: Some(Bytes(self.image_bytes_max)),
+            quota_functions: Some(self.quota.functions),
+            quota_images: Some(self.quota.images),
+            quota_image_bytes: Some(Bytes(self.quota.image_bytes)),
+            max_connections: Some(self.connections_max.get()),
+            log: Some(self.log.clone()),
+            log_format: Some(self.log_format),
+        }
     }
 }
 
@@ -301,6 +330,23 @@ impl Config {
 /// When there is neither.
 pub fn data_dir(named: Option<PathBuf>, of_user: Option<PathBuf>) -> Result<PathBuf, Invalid> {
     named.or(of_user).ok_or_else(|| invalid("data", "is needed: there is no home directory"))
+}
+
+/// What the log tells, of a level or a filter.
+///
+/// # Errors
+/// When it is neither.
+pub fn log_filter(log: &str) -> Result<EnvFilter, Invalid> {
+    // A level by itself is meant for what we say: libraries tell of host calls, and a guest makes as many as it likes.
+    let filter = match log.parse::<LevelFilter>() {
+        Ok(level) => format!("off,hyperfunc={level}"),
+        Err(_) if log.contains(['=', ',']) => log.to_owned(),
+        Err(_) => {
+            let problem = format!("{log} is none of off, error, warn, info, debug, trace, nor a filter");
+            return Err(invalid("log", problem));
+        }
+    };
+    EnvFilter::try_new(filter).map_err(|e| invalid("log", format!("{log}: {e}")))
 }
 
 /// Files that are kept for everything but connections: the store, modules and artifacts, and logs that are written and
@@ -349,6 +395,10 @@ fn between<T: PartialOrd + std::fmt::Display>(
     }
 }
 
+fn checked_log(log: String) -> Result<String, Invalid> {
+    log_filter(&log).map(|_filter| log)
+}
+
 fn checked_url(url: String) -> Result<String, Invalid> {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     match rest {
@@ -367,8 +417,16 @@ mod tests {
         Host { memory_bytes: 8 << 30, data: Some("/data".into()) }
     }
 
+    fn raw(toml: &str) -> RawConfig {
+        toml::from_str(toml).unwrap()
+    }
+
     fn config(toml: &str) -> Result<Config, String> {
-        Config::new(RawConfig::from_toml(toml)?, host()).map_err(|e| e.to_string())
+        Config::new(raw(toml), host()).map_err(|e| e.to_string())
+    }
+
+    fn shown(raw: &RawConfig) -> serde_json::Map<String, serde_json::Value> {
+        serde_json::to_value(raw).unwrap().as_object().unwrap().clone()
     }
 
     #[test]
@@ -379,7 +437,7 @@ mod tests {
         assert_eq!(config.bounds.account_running.get(), 100);
         assert_eq!(config.bounds.account_pending, 10_000);
         assert_eq!(config.sync_wait, Duration::from_secs(60));
-        assert_eq!(config.memory_bytes, (8 << 30) / 100 * 75);
+        assert_eq!(config.memory_bytes, 6143 * MB);
         assert_eq!(config.data, PathBuf::from("/data"));
         let Retention { function_bytes, function_calls, function_gone, function_keys, .. } = config.retention;
         assert_eq!(
@@ -401,13 +459,14 @@ mod tests {
     #[test]
     fn a_wrong_setting_is_named() {
         for (toml, name) in [
-            ("listne = 1", "listne"),
             ("max-running = 0", "--max-running"),
             ("max-running = 10001", "--max-running"),
             ("memory = \"1MB\"", "--memory"),
             ("listen = \"0.0.0.0:80\"", "--listen"),
             ("public-url = \"ftp://x\"", "--public-url"),
             ("max-connections = 0", "--max-connections"),
+            ("log = \"loud\"", "--log"),
+            ("log = \"hyperfunc=loud\"", "--log"),
         ] {
             let error = config(toml).unwrap_err();
             assert!(error.contains(name), "{toml}: {error}");
@@ -426,7 +485,71 @@ mod tests {
     #[test]
     fn the_stronger_setting_wins() {
         let flags = RawConfig { max_running: Some(7), ..RawConfig::default() };
-        let both = flags.or(RawConfig::from_toml("max-running = 8\nlisten = \"127.0.0.1:9\"").unwrap());
+        let both = flags.or(raw("max-running = 8\nlisten = \"127.0.0.1:9\""));
         assert_eq!((both.max_running, both.listen.unwrap().port()), (Some(7), 9));
+    }
+
+    #[test]
+    fn what_is_written_out_means_the_same() {
+        let all = "listen = \"[::1]:1\"\nfunc-listen = \"0.0.0.0:2\"\nmetrics-listen = \"127.0.0.1:3\"\n\
+                   public-url = \"https://x\"\ndata = \"/d\"\nmax-running = 4\naccount-running = 5\nmax-pending = 6\n\
+                   max-pending-bytes = 7\nsync-wait = \"8ms\"\noutput-cache = 9\noutput-ttl = 10\nmemory = \"99MB\"\n\
+                   drain = 12\nmax-image-bytes = 13\nquota-functions = 14\nquota-images = 15\nquota-image-bytes = 16\n\
+                   max-connections = 17\nlog = \"debug\"\nlog-format = \"json\"\n";
+        for toml in ["", all] {
+            let once = Config::new(raw(toml), host()).unwrap();
+            let twice = Config::new(once.written_out(), Host { memory_bytes: 0, data: None }).unwrap();
+            assert_eq!(format!("{once:?}"), format!("{twice:?}"));
+            if toml == all {
+                assert_eq!(shown(&once.written_out()), shown(&raw(toml)));
+                assert!(shown(&raw(toml)).values().all(|value| !value.is_null()), "one is missing above");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_variables_and_keys_have_one_name_each() {
+        let names = RawSettings::names();
+        let keys: Vec<&str> = names.iter().map(|name| name.key.as_str()).collect();
+        let of_server = shown(&RawConfig::default());
+        assert_eq!(keys, std::iter::once("server").chain(of_server.keys().map(String::as_str)).collect::<Vec<_>>());
+        for Name { key, variable } in &names {
+            assert_eq!(*variable, format!("HYPERFUNC_{}", key.to_uppercase().replace('-', "_")));
+        }
+    }
+
+    #[test]
+    fn help_tells_the_defaults() {
+        use clap::Args as _;
+        let in_force = shown(&config("").unwrap().written_out());
+        for argument in RawSettings::augment_args(clap::Command::new("")).get_arguments() {
+            let help = argument.get_help().unwrap().to_string();
+            let told = help.split_once("[default: ").map(|(_, rest)| rest.strip_suffix(']').unwrap());
+            let key = argument.get_long().unwrap();
+            let default = match &in_force.get(key) {
+                None => SERVER.to_owned(),
+                Some(serde_json::Value::String(text)) => text.clone(),
+                Some(other) => other.to_string(),
+            };
+            match (key, told) {
+                ("data", Some(told)) => assert!(told.starts_with("the XDG data directory"), "{told}"),
+                ("account-running", told) => assert_eq!(told, Some("as --max-running")),
+                ("memory", told) => assert_eq!(told, Some("75%")),
+                (_, told) => assert_eq!(told.unwrap_or("null"), default, "{key}"),
+            }
+        }
+    }
+
+    #[test]
+    fn one_setting_is_read_by_itself() {
+        let read = |key: &str, value: &str| RawSettings::one(key, value.as_ref()).map(|setting| setting.server);
+        assert_eq!(read("max-running", "7").unwrap().max_running, Some(7));
+        for (key, value, problem) in [
+            ("max-running", "x", "invalid value 'x' for '--max-running <N>': invalid digit found in string"),
+            ("max-running", "0", "0 is not between 1 and 10000"),
+            ("log-format", "xml", "invalid value 'xml' for '--log-format <LOG_FORMAT>' [possible values: text, json]"),
+        ] {
+            assert_eq!(read(key, value).unwrap_err(), problem);
+        }
     }
 }

@@ -406,21 +406,22 @@ fn what_is_damaged_or_not_there_is_named_and_no_file_appears() {
 #[test]
 fn wrong_arguments_are_told() {
     let (server, dir) = with_one();
-    for arguments in [&["backup"][..], &["backup", "a", "b"], &["restore"], &["restore", "--force", "a"]] {
+    let missing = dir.path().join("not/there");
+    let no_settings = ["backup", "--config", text(&missing), "b"];
+    for arguments in [&["backup"][..], &["backup", "a", "b"], &["restore"], &["restore", "--force", "a"], &no_settings]
+    {
         assert_eq!(failed(run_on(&server.data, arguments)).0, 2, "{arguments:?}");
     }
     let told = |data: &Path, arguments: &[&str], what: &str| {
         let (status, said) = failed(run_on(data, arguments));
         assert!(status == 1 && said.contains(what), "{what}: {said}");
     };
-    let missing = dir.path().join("not/there");
     told(&missing, &["backup", text(&dir.path().join("b"))], "is no data directory of hyperfunc");
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     told(&file, &["backup", text(&dir.path().join("b"))], "is no data directory of hyperfunc");
     told(&server.data, &["backup", text(&missing)], "not/there");
     told(&server.data, &["backup", "/"], "is no file");
-    told(&server.data, &["backup", "--config", text(&missing), "b"], "not/there");
     told(&file, &["restore", text(&missing)], "not/there");
     assert_eq!(names(dir.path()), ["file"]);
 }

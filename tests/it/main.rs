@@ -59,6 +59,7 @@ mod queue;
 mod restart;
 mod restore;
 mod seed;
+mod settings;
 mod shutdown;
 mod status;
 mod synced;

@@ -14,6 +14,8 @@ use tempfile::TempDir;
 /// The program under test, with nothing of this process's settings.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hyperfunc"));
+    // Nor of whoever runs the tests.
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("HYPERFUNC_") {
             command.env_remove(name);
