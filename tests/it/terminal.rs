@@ -123,3 +123,54 @@ fn ctrl_c_ends_what_follows_a_log() {
     assert!(terminal.is_sane());
     assert!(terminal.text().ends_with("stdout: hi\n^C"), "{}", terminal.text());
 }
+
+/// A server with a function whose calls finish, one whose calls fail, and one call of each.
+fn server_with_calls() -> Server {
+    let server = Server::start();
+    for (name, module) in [("finishes", guests::prints("hi")), ("fails", guests::fails(3, "no luck"))] {
+        let address = server.function(name, &module, json!({}));
+        let call = server.call(address.trim_end_matches("/sync"), "").expect(200).json();
+        let id = call["CallId"].as_str().unwrap();
+        let waiting = address.replace("/call/", "/output/").replace("/sync", &format!("/{id}/wait?keep=1"));
+        server.request("GET", &waiting).send();
+    }
+    server
+}
+
+/// What a verb shows on a terminal of so many columns, once it has ended well.
+#[track_caller]
+fn screen(columns: u16, program: Command) -> Terminal {
+    let mut terminal = Terminal::of_size(24, columns, program);
+    assert_eq!(terminal.ended().code(), Some(0), "{}", terminal.text());
+    assert!(terminal.is_sane());
+    terminal
+}
+
+const TABLES: [(&[&str], &[&str]); 4] = [
+    (&["ls"], &["NAME", "SIZE", "TIMEOUT", "IMAGE", "COMMAND", "CREATED"]),
+    (&["images"], &["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]),
+    (&["status", "fails"], &["TOTAL", "PENDING", "RUNNING", "FINISHED", "FAILED"]),
+    (&["status", "--list", "fails"], &["CALL ID", "CREATED", "STATUS", "MESSAGE"]),
+];
+
+#[test]
+fn tables_stand_on_the_screen_as_they_are_in_a_pipe() {
+    let server = server_with_calls();
+    for (arguments, header) in TABLES {
+        let piped = program(server.address, arguments).output().unwrap();
+        let piped = String::from_utf8(piped.stdout).unwrap();
+        for columns in [40, 160] {
+            let terminal = screen(columns, program(server.address, arguments));
+            // However narrow it is: a line goes on below, and nothing is left out.
+            assert_eq!(terminal.text(), piped.trim_end(), "{arguments:?}, {columns} columns");
+            let lines = piped.lines().map(|line| line.chars().count().div_ceil(columns.into())).sum::<usize>();
+            assert_eq!(terminal.lines().len(), lines, "{arguments:?}, {columns} columns: {:?}", terminal.lines());
+        }
+        // Each column begins where its title does.
+        let lines: Vec<&str> = piped.lines().collect();
+        let begins = header.iter().map(|title| lines[0].find(title).unwrap_or_else(|| panic!("no {title}: {piped}")));
+        for begin in begins.filter(|begin| *begin > 0) {
+            assert!(lines.iter().all(|line| line.get(begin - 1..begin).is_none_or(|before| before == " ")), "{piped}");
+        }
+    }
+}
