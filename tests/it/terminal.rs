@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use tempfile::TempDir;
 
 /// The program, to be started against a server.
 fn program(server: impl std::fmt::Display, arguments: &[&str]) -> Command {
@@ -122,6 +123,54 @@ fn ctrl_c_ends_what_follows_a_log() {
     assert_eq!(terminal.ended().code(), Some(130));
     assert!(terminal.is_sane());
     assert!(terminal.text().ends_with("stdout: hi\n^C"), "{}", terminal.text());
+}
+
+/// Runs a module on a terminal.
+fn running(module: &str) -> (Terminal, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("module.wasm");
+    std::fs::write(&file, wat::parse_str(module).unwrap()).unwrap();
+    let mut run = binary();
+    run.env("XDG_CACHE_HOME", dir.path()).arg("run").arg(&file);
+    (Terminal::start(run), dir)
+}
+
+#[test]
+fn what_is_typed_is_what_a_module_reads() {
+    let (mut terminal, _dir) = running(&guests::cat());
+    terminal.keys("one\n");
+    terminal.shows("one\none");
+    terminal.keys("two\n");
+    terminal.shows("two\ntwo");
+    // Ctrl-D: the end of what is typed.
+    terminal.keys("\x04");
+    assert_eq!(terminal.ended().code(), Some(0));
+    assert_eq!(terminal.lines(), ["one", "one", "two", "two"]);
+}
+
+#[test]
+fn ctrl_c_ends_what_runs() {
+    let spins = r#"(data (i32.const 1024) "begun") (func (export "_start")
+        (call $put (i32.const 1) (i32.const 1024) (i32.const 5)) (loop (br 0)))"#;
+    let (computes, _dir) = running(&guests::module(2, spins));
+    computes.shows("begun");
+    let (mut reads, _dir) = running(&guests::cat());
+    reads.keys("begun\n");
+    reads.shows("begun\nbegun");
+    for mut terminal in [computes, reads] {
+        terminal.keys(CTRL_C);
+        assert_eq!(terminal.ended().code(), Some(130));
+        assert!(terminal.is_sane());
+    }
+}
+
+#[test]
+fn a_call_does_not_wait_for_keys() {
+    let server = Server::start();
+    server.function("f", &guests::prints("hi"), json!({}));
+    let mut terminal = Terminal::start(program(server.address, &["call", "--sync", "f"]));
+    assert_eq!(terminal.ended().code(), Some(0));
+    assert_eq!(terminal.text(), "hi");
 }
 
 /// A server with a function whose calls finish, one whose calls fail, and one call of each.
