@@ -223,3 +223,29 @@ fn tables_stand_on_the_screen_as_they_are_in_a_pipe() {
         }
     }
 }
+
+#[test]
+fn colours_are_for_those_who_want_them() {
+    let server = server_with_calls();
+    let verbs = [(&["ls"][..], 0), (&["status", "--list", "fails"], 0), (&["inspect", "nobody"], 127)];
+    for (arguments, status) in verbs {
+        let seen = |variables: &[(&str, &str)]| {
+            let mut program = program(server.address, arguments);
+            program.envs(variables.iter().copied());
+            let mut terminal = Terminal::of_size(24, 160, program);
+            assert_eq!(terminal.ended().code(), Some(status));
+            (terminal.is_coloured(), terminal.text())
+        };
+        let (is_coloured, text) = seen(&[]);
+        assert!(is_coloured, "{arguments:?}: {text}");
+        for no_colour in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+            assert_eq!(seen(&[no_colour]), (false, text.clone()), "{arguments:?} {no_colour:?}");
+        }
+    }
+    // A failure stands out in a list.
+    let failed = screen(160, program(server.address, &["status", "--list", "fails"]));
+    let row = failed.lines().iter().position(|line| line.contains("FAILED")).unwrap();
+    let column = failed.lines()[row].find("FAILED").unwrap();
+    let place = (u16::try_from(row).unwrap(), u16::try_from(column).unwrap());
+    assert_eq!(failed.see(|screen| screen.cell(place.0, place.1).unwrap().fgcolor()), vt100::Color::Idx(1));
+}

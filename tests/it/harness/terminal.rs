@@ -39,11 +39,14 @@ impl Terminal {
         let stream = || far.try_clone().unwrap();
         program.stdin(stream()).stdout(stream()).stderr(stream());
         // What the terminal of this process can do says nothing of this one.
-        program.env("TERM", "xterm-256color");
+        let is_said = |program: &Command, name: &str| program.get_envs().any(|(said, _)| said == name);
         for of_this_process in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLORTERM", "CI", "COLUMNS", "LINES"] {
-            if !program.get_envs().any(|(name, _)| name == of_this_process) {
+            if !is_said(&program, of_this_process) {
                 program.env_remove(of_this_process);
             }
+        }
+        if !is_said(&program, "TERM") {
+            program.env("TERM", "xterm-256color");
         }
         let terminal = stream();
         // The keyboard's signals go to whom the terminal is the controlling one of.
