@@ -14,10 +14,12 @@ mod query;
 mod route;
 mod server;
 mod stream;
+mod view;
 mod wire;
 
 pub use route::Face;
 pub use server::{Listener, Server};
+pub use view::RequestView;
 
 use crate::service::Service;
 use std::net::SocketAddr;

@@ -109,7 +109,7 @@ pub struct CallId(Uuid);
 
 impl CallId {
     /// Takes a version 7 UUID that the caller has made.
-    pub fn new(id: Uuid) -> Self {
+    pub const fn new(id: Uuid) -> Self {
         Self(id)
     }
 

@@ -1,6 +1,6 @@
 //! Calls of functions.
 
-use super::directory::Callable;
+use super::directory::{Callable, Overrides};
 use super::error::{CallError, Failure, NotRun};
 use super::journal::Journal;
 use super::permits::{Busy, Permit};
@@ -287,14 +287,25 @@ fn environment(
     environment.extend(of_image);
     environment.extend(function.definition.working_dir(image).map(|dir| (Cow::Borrowed("PWD"), dir.to_owned())));
     environment.extend(request);
-    environment.push((Cow::Borrowed("HYPER_FUNC_NAME"), function.name.to_string()));
+    put_stronger(&mut environment, function.name.as_str(), call_id, attempt, own);
+    environment
+}
+
+/// Adds what is stronger than a request: what we say of the call, and the function's own.
+pub(super) fn put_stronger(
+    environment: &mut Vec<Variable>,
+    function: &str,
+    call_id: CallId,
+    attempt: u32,
+    own: &Overrides,
+) {
+    environment.push((Cow::Borrowed("HYPER_FUNC_NAME"), function.to_owned()));
     environment.push((Cow::Borrowed("HYPER_CALL_ID"), call_id.to_string()));
     environment.push((Cow::Borrowed("HYPER_ATTEMPT"), attempt.to_string()));
     if !own.pairs().is_empty() {
         environment.retain(|(name, _)| !own.contains(name));
         environment.extend(own.pairs().iter().map(|(name, value)| (Cow::Owned(name.clone()), value.clone())));
     }
-    environment
 }
 
 /// A future that goes on in a task of its own when whoever waits for it leaves: no hop between tasks in the

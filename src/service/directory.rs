@@ -3,7 +3,9 @@
 //! The store is written first and this after it, under one lock for changes (`Service::changes`), so
 //! the two agree; at the start it is filled from the store.
 
-use crate::domain::{AccountId, CallId, CallKey, Digest, Function, FunctionName, FunctionUuid, Image, ImageReference};
+use crate::domain::{
+    AccountId, CallId, CallKey, Digest, Env, Function, FunctionName, FunctionUuid, Image, ImageReference,
+};
 use crate::store::{FunctionLog, ImageKey};
 use dashmap::DashMap;
 use std::collections::HashSet;
@@ -54,8 +56,7 @@ impl Callable {
     }
 
     fn prepare(function: Function, lives: Lives, max_concurrency: Arc<AtomicU32>, log: FunctionLog) -> Arc<Self> {
-        let pairs = function.definition.config.env.variables().iter().filter_map(|variable| variable.split_once('='));
-        let env = Overrides::new(pairs);
+        let env = Overrides::of(&function.definition.config.env);
         Arc::new(Self { function, env, lives, max_concurrency, log })
     }
 
@@ -123,6 +124,10 @@ pub(super) struct Overrides {
 }
 
 impl Overrides {
+    pub(super) fn of(env: &Env) -> Self {
+        Self::new(env.variables().iter().filter_map(|variable| variable.split_once('=')))
+    }
+
     fn new<'a>(pairs: impl DoubleEndedIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut names = HashSet::new();
         let last_ones = pairs.rev().filter(|(name, _)| names.insert((*name).to_owned()));

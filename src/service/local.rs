@@ -1,7 +1,9 @@
 //! Modules of files, run here and now: the engine of the server, without a server.
 
+use super::calls::put_stronger;
+use super::directory::Overrides;
 use super::{Failure, blocking};
-use crate::domain::{Digest, Limits, MemoryKind, Outcome};
+use crate::domain::{CallId, Digest, Env, Limits, MemoryKind, Outcome, Variable};
 use crate::engine::{self, CompilerThreads, Engine, Flavour, Program, Rejected, Weight};
 use crate::image::ArtifactCache;
 use std::num::NonZeroU32;
@@ -118,6 +120,15 @@ impl Local {
         let run = self.engine.run(program, invocation, limits, &weight, std::future::pending());
         run.await.map_err(Failure::Engine)
     }
+}
+
+/// The environment of a call that no server has taken, of a bare module (`docs/api.md` section 4, "The guest's
+/// environment"): its request's, what we say of it, the function's own.
+pub fn environment(function: &str, request: Vec<Variable>, call_id: CallId, own: &Env) -> Vec<Variable> {
+    const FIRST: u32 = 1;
+    let mut environment = request;
+    put_stronger(&mut environment, function, call_id, FIRST, &Overrides::of(own));
+    environment
 }
 
 impl Metering {
