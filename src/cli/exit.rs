@@ -5,7 +5,7 @@ use crate::domain::Ending;
 
 /// A verb that failed.
 pub(super) const FAILED: u8 = 1;
-/// A flag, a variable or a line of the settings file that cannot be: as clap has it.
+/// A flag, a variable or a line of a file of ours that cannot be: as clap has it.
 pub(super) const USAGE: u8 = 2;
 /// A guest that ran past its timeout, or out of fuel: as `timeout` has it.
 pub(super) const TIMED_OUT: u8 = 124;

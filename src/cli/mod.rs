@@ -32,6 +32,7 @@ mod settings;
 mod status;
 mod suggest;
 mod template;
+mod test;
 mod update;
 mod variables;
 mod version;
@@ -70,6 +71,8 @@ enum Verb {
     Nested(FuncVerb),
     /// Run a module here and now, without a server
     Run(run::Run),
+    /// Run the test cases of modules, without a server
+    Test(test::Test),
     /// Check that a data directory keeps what was promised
     Audit(audit::Audit),
     /// Put all that a server must know into one file
@@ -175,6 +178,7 @@ impl Verb {
             }
             Self::Func(verb) | Self::Nested(verb) => until_interrupted(verb.run()).await,
             Self::Run(run) => until_interrupted(run.run()).await,
+            Self::Test(test) => until_interrupted(test.run()).await,
             Self::Audit(audit) => audit.run(),
             Self::Backup(backup) => backup.run(),
             Self::Restore(restore) => restore.run(),

@@ -294,7 +294,7 @@ fn a_growth_past_the_machines_memory_can_be_tried_again_later() {
 #[test]
 fn a_client_that_asks_for_json_gets_the_line_as_json() {
     let server = Server::start();
-    let fails = server.function("fails", &guests::fails(3, "a \\22quote\\22"), json!({}));
+    let fails = server.function("fails", &guests::fails(3, "a \"quote\""), json!({}));
     let reply = server.request("POST", &fails).header("Accept", "text/html, application/json").send().expect(500);
     assert_eq!(reply.header("content-type"), Some("application/json"));
     assert_eq!(reply.json()["message"].as_str().unwrap().split(':').next(), Some("exit status 3"));

@@ -64,4 +64,5 @@ mod shutdown;
 mod status;
 mod synced;
 mod terminal;
+mod test_verb;
 mod update;

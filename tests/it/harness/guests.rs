@@ -40,8 +40,9 @@ pub fn start(instructions: &str) -> String {
 /// Writes a text to stdout.
 pub fn prints(text: &str) -> String {
     let body = format!(
-        r#"(data (i32.const 1024) "{text}") (func (export "_start")
+        r#"(data (i32.const 1024) "{}") (func (export "_start")
              (call $put (i32.const 1) (i32.const 1024) (i32.const {})))"#,
+        escaped(text),
         text.len()
     );
     module(2, &body)
@@ -50,12 +51,18 @@ pub fn prints(text: &str) -> String {
 /// Writes a text to stderr and exits with a status.
 pub fn fails(status: i32, text: &str) -> String {
     let body = format!(
-        r#"(data (i32.const 1024) "{text}") (func (export "_start")
+        r#"(data (i32.const 1024) "{}") (func (export "_start")
              (if (i32.const {len}) (then (call $put (i32.const 2) (i32.const 1024) (i32.const {len}))))
              (call $exit (i32.const {status})))"#,
+        escaped(text),
         len = text.len()
     );
     module(2, &body)
+}
+
+/// A text as a module's text has it.
+fn escaped(text: &str) -> String {
+    text.bytes().map(|byte| format!("\\{byte:02x}")).collect()
 }
 
 /// Computes for ever.

@@ -61,7 +61,11 @@ pub struct Follower {
 
 impl Follower {
     pub fn start(server: &Server, arguments: &[&str]) -> Self {
-        let mut child = start(server, arguments);
+        Self::of(start(server, arguments))
+    }
+
+    /// Follows a program that was started with its stdout piped.
+    pub fn of(mut child: Child) -> Self {
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let lines = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&lines);
