@@ -22,6 +22,7 @@ mod inspect;
 mod load;
 mod logs;
 mod ls;
+mod new;
 mod output;
 mod restore;
 mod rm;
@@ -71,6 +72,8 @@ enum Verb {
     Nested(FuncVerb),
     /// Run a module here and now, without a server
     Run(run::Run),
+    /// Begin a function: source, build script and test cases
+    New(new::New),
     /// Run the test cases of modules, without a server
     Test(test::Test),
     /// Check that a data directory keeps what was promised
@@ -178,6 +181,7 @@ impl Verb {
             }
             Self::Func(verb) | Self::Nested(verb) => until_interrupted(verb.run()).await,
             Self::Run(run) => until_interrupted(run.run()).await,
+            Self::New(new) => new.run(),
             Self::Test(test) => until_interrupted(test.run()).await,
             Self::Audit(audit) => audit.run(),
             Self::Backup(backup) => backup.run(),

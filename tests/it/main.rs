@@ -52,6 +52,7 @@ mod log;
 mod log_reading;
 mod management;
 mod metrics;
+mod new_verb;
 mod open_machine;
 mod output;
 mod power;
