@@ -222,3 +222,60 @@ impl std::fmt::Display for End {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Captured, ContainerSize, Trap, Usage};
+
+    const BOUNDS: Bounds = Bounds { size: ContainerSize::S1, timeout: Duration::from_millis(50), fuel: None };
+
+    fn outcome(ending: Ending) -> Outcome {
+        let usage = Usage { duration: Duration::from_millis(10), fuel: Some(100), ..Usage::default() };
+        Outcome { ending, stdout: b"out".to_vec(), stderr: Captured::default(), usage }
+    }
+
+    fn told_of(expected: Expectations, ending: Ending) -> Vec<String> {
+        let none = |_: &Path| Err("no file".to_owned());
+        let text = |problem| match problem {
+            Problem::Ended(how) | Problem::Budget(how) => how,
+            other => format!("{other:?}"),
+        };
+        problems(&expected, BOUNDS, &outcome(ending), none).into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_budget_is_what_may_be_spent() {
+        let within = |max_ms, max_fuel| {
+            let end = End::Exit(0);
+            let expected =
+                Expectations { stdout: None, stderr: None, end, max_ms: Some(max_ms), max_fuel: Some(max_fuel) };
+            told_of(expected, Ending::Finished)
+        };
+        assert!(within(10.0, 100).is_empty());
+        assert_eq!(within(9.9, 99), ["took 10.00 ms; max_ms is 9.9", "spent 100 fuel; max_fuel is 99"]);
+    }
+
+    #[test]
+    fn an_ending_is_one_of_those_that_a_case_can_name() {
+        let endings = [
+            (Ending::Finished, Some(End::Exit(0)), "exit status 0"),
+            (Ending::ExitStatus(3), Some(End::Exit(3)), "exit status 3"),
+            (Ending::Trapped(Trap::Unreachable), Some(End::Other(Cut::Trap)), "trap: unreachable"),
+            (Ending::TimedOut, Some(End::Other(Cut::Timeout)), "timeout of 0.05 s reached"),
+            (Ending::OutOfFuel, Some(End::Other(Cut::Fuel)), "fuel limit reached"),
+            (Ending::MemoryLimit, Some(End::Other(Cut::Memory)), "memory limit of s1 (64 MB) reached"),
+            (Ending::StdoutLimit, Some(End::Other(Cut::Output)), "output limit of 1 MB reached"),
+            (Ending::MemoryBudget, None, "this machine has no memory left for it: -j lets fewer run at once"),
+        ];
+        for (ending, named, words) in endings {
+            let expecting =
+                |end| told_of(Expectations { stdout: None, stderr: None, end, max_ms: None, max_fuel: None }, ending);
+            assert_eq!(expecting(End::Exit(77)), [format!("{words}; expected: exit status 77")]);
+            if let Some(end) = named {
+                assert!(expecting(end).is_empty(), "{end}");
+                assert!(words.starts_with(&end.to_string()), "{words}");
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@ use super::matching::Mismatch;
 use crate::cli::output;
 use crate::domain::Outcome;
 use anstyle::{AnsiColor, Style};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::Serialize;
 use std::io::{self, Write as _};
 use std::time::Instant;
@@ -145,7 +145,7 @@ impl Report {
     pub(super) fn new(reader: Reader, cases: usize) -> Self {
         let style =
             ProgressStyle::with_template("[{bar:40}] {pos}/{len}").unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::new(cases as u64).with_style(style);
+        let bar = ProgressBar::new(cases as u64).with_style(style).with_finish(ProgressFinish::AndClear);
         Self { reader, began: Instant::now(), bar, passed: 0, updated: 0, failed: Vec::new() }
     }
 
@@ -165,7 +165,7 @@ impl Report {
 
     /// Tells of all of them, and whether none failed.
     pub(super) fn end(self) -> io::Result<bool> {
-        self.bar.finish_and_clear();
+        self.bar.finish_using_style();
         let all_passed = self.failed.is_empty();
         if self.reader == Reader::People {
             let mut out = anstream::stdout();
