@@ -305,6 +305,14 @@ fn update_accepts_what_is_exact_and_leaves_all_else() {
     assert_eq!(project.read("new.txt"), "say \"hi\"\n");
     assert_eq!(project.test(&["x.wat"]).0, 0);
 
+    // One file cannot be two things.
+    let twice = |name: &str| format!("[[case]]\nname = '{name}'\nstdin = '{name}'\nstdout = {{ file = 'both.txt' }}\n");
+    project.write("cat.wat", &guests::cat());
+    project.write("cat.test.toml", &(twice("a") + &twice("b")));
+    let (status, stdout, _) = project.test(&["--update", "-j", "1", "cat.wat"]);
+    assert!(stdout.contains("not updated: another case expects other bytes in the same file"), "{stdout}");
+    assert_eq!((status, project.read("both.txt").as_str()), (1, "a"));
+
     let (status, stdout, _) = project.test(&["--update", "y.wat"]);
     assert_eq!(status, 1);
     assert!(stdout.contains("not updated: what `contains`, `regex` and `json` ask for"), "{stdout}");

@@ -6,6 +6,7 @@ use crate::cli::{exit, run};
 use crate::domain::{CallId, Ending, Limits, Outcome, STDIN_BYTES_MAX, STDOUT_BYTES_MAX, Timeout};
 use crate::service::local::{Invocation, Local, LocalModule, Metering, Stdio, environment};
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read as _;
 use std::num::NonZeroU64;
@@ -54,10 +55,41 @@ pub(super) enum Problem {
     NotRun(NotRun),
     /// It ended in another way.
     Ended(String),
-    Stdout(Mismatch),
-    Stderr(Mismatch),
+    Output(Stream, Mismatch),
     /// It took more than it may.
     Budget(String),
+}
+
+/// What a guest writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+
+    /// What is kept of it.
+    pub(super) fn written(self, outcome: &Outcome) -> Cow<'_, [u8]> {
+        match self {
+            Self::Stdout => Cow::Borrowed(&outcome.stdout),
+            Self::Stderr => Cow::Owned(outcome.stderr.clone().kept()),
+        }
+    }
+
+    /// What it must be.
+    pub(super) fn expected(self, expected: &Expectations) -> Option<&Expected> {
+        match self {
+            Self::Stdout => expected.stdout.as_ref(),
+            Self::Stderr => expected.stderr.as_ref(),
+        }
+    }
 }
 
 impl Job {
@@ -156,11 +188,11 @@ fn problems(
     if end(outcome.ending) != Some(expected.end) {
         found.push(Problem::Ended(format!("{}; expected: {}", told(outcome, bounds), expected.end)));
     }
-    let check = |expected: &Option<Expected>, output: &[u8]| {
-        expected.as_ref().map(|expected| expected.check(output, read)).unwrap_or_default()
-    };
-    found.extend(check(&expected.stdout, &outcome.stdout).into_iter().map(Problem::Stdout));
-    found.extend(check(&expected.stderr, &outcome.stderr.clone().kept()).into_iter().map(Problem::Stderr));
+    for stream in [Stream::Stdout, Stream::Stderr] {
+        let Some(expected) = stream.expected(expected) else { continue };
+        let mismatches = expected.check(&stream.written(outcome), read);
+        found.extend(mismatches.into_iter().map(|mismatch| Problem::Output(stream, mismatch)));
+    }
     let took = ms(outcome.usage.duration);
     if let Some(max) = expected.max_ms.filter(|max| took > *max) {
         found.push(Problem::Budget(format!("took {took:.2} ms; max_ms is {max}")));

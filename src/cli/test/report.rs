@@ -1,7 +1,7 @@
 //! What is told of cases as they end, and of all of them.
 
 use super::diff::{self, Kind, Line};
-use super::execute::{Job, Problem, Verdict, ms, told};
+use super::execute::{Job, Problem, Stream, Verdict, ms, told};
 use super::matching::Mismatch;
 use crate::cli::output;
 use crate::domain::Outcome;
@@ -11,8 +11,8 @@ use serde::Serialize;
 use std::io::{self, Write as _};
 use std::time::Instant;
 
-/// What is shown of a guest's stderr, at most: its end.
-const STDERR_LINES_MAX: usize = 20;
+/// What is shown of an output that is not compared, at most: its end.
+const END_LINES_MAX: usize = 20;
 
 /// What a case has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -98,43 +98,40 @@ pub(super) fn details(verdict: &Verdict) -> Vec<Line> {
         match problem {
             Problem::NotRun(not_run) => lines.push(Line::plain(diff::shown(&not_run.why))),
             Problem::Ended(how) | Problem::Budget(how) => lines.push(Line::plain(diff::shown(how))),
-            Problem::Stdout(mismatch) => output_differs(&mut lines, mismatch, verdict, "stdout"),
-            Problem::Stderr(mismatch) => output_differs(&mut lines, mismatch, verdict, "stderr"),
+            Problem::Output(stream, mismatch) => {
+                let written = verdict.outcome.as_ref().map(|outcome| stream.written(outcome));
+                output_differs(&mut lines, mismatch, &written.unwrap_or_default(), stream.name());
+            }
         }
     }
-    let shown_already = verdict.problems.iter().any(|problem| matches!(problem, Problem::Stderr(_)));
-    if !verdict.problems.is_empty() && !shown_already {
-        stream(&mut lines, &stderr(verdict), "stderr");
+    let shown_already = |problem: &Problem| matches!(problem, Problem::Output(Stream::Stderr, _));
+    if let Some(outcome) = &verdict.outcome
+        && !verdict.problems.is_empty()
+        && !verdict.problems.iter().any(shown_already)
+    {
+        end_of(&mut lines, &Stream::Stderr.written(outcome), Stream::Stderr.name());
     }
     lines
 }
 
-fn stderr(verdict: &Verdict) -> Vec<u8> {
-    verdict.outcome.as_ref().map(|outcome| outcome.stderr.clone().kept()).unwrap_or_default()
-}
-
-fn output_differs(lines: &mut Vec<Line>, mismatch: &Mismatch, verdict: &Verdict, what: &str) {
-    let got = match what {
-        "stderr" => stderr(verdict),
-        _ => verdict.outcome.as_ref().map(|outcome| outcome.stdout.clone()).unwrap_or_default(),
-    };
+fn output_differs(lines: &mut Vec<Line>, mismatch: &Mismatch, written: &[u8], what: &str) {
     match mismatch {
-        Mismatch::Differs { expected } => lines.extend(diff::unified(expected, &got, what)),
+        Mismatch::Differs { expected } => lines.extend(diff::unified(expected, written, what)),
         Mismatch::Not(problem) => {
             lines.push(Line::plain(diff::shown(&format!("{what} {problem}"))));
-            stream(lines, &got, what);
+            end_of(lines, written, what);
         }
         Mismatch::NoFile(problem) => lines.push(Line::plain(diff::shown(&format!("{what}: {problem}")))),
     }
 }
 
 /// The end of what a guest wrote.
-fn stream(lines: &mut Vec<Line>, bytes: &[u8], what: &str) {
+fn end_of(lines: &mut Vec<Line>, bytes: &[u8], what: &str) {
     let text = String::from_utf8_lossy(bytes);
     let all: Vec<&str> = text.lines().collect();
-    let from = all.len().saturating_sub(STDERR_LINES_MAX);
+    let from = all.len().saturating_sub(END_LINES_MAX);
     if !all.is_empty() {
-        let cut = if from > 0 { format!(", the last {STDERR_LINES_MAX} lines") } else { String::new() };
+        let cut = if from > 0 { format!(", the last {END_LINES_MAX} lines") } else { String::new() };
         lines.push(Line { kind: Kind::Place, text: format!("{what}{cut}:") });
     }
     lines.extend(all[from..].iter().map(|line| Line::plain(format!("  {}", diff::shown(line)))));

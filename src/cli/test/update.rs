@@ -16,13 +16,16 @@ pub(super) struct Updates {
     /// Files that outputs are compared with.
     files: BTreeMap<PathBuf, Vec<u8>>,
     /// Texts in test files.
-    texts: BTreeMap<PathBuf, (Arc<TestFile>, Vec<(At, String)>)>,
+    texts: BTreeMap<PathBuf, (Arc<TestFile>, Vec<Edit>)>,
 }
+
+/// Puts a text in a place.
+type Edit = (At, String);
 
 /// One of these.
 enum Change {
     File(PathBuf, Vec<u8>),
-    Text(At, String),
+    Text(Edit),
 }
 
 impl Updates {
@@ -35,7 +38,7 @@ impl Updates {
             verdict.problems.iter().map(|problem| change(job, verdict, problem)).collect::<Result<_, _>>()?;
         let disagrees = |change: &Change| match change {
             Change::File(path, bytes) => self.files.get(path).is_some_and(|other| other != bytes),
-            Change::Text(..) => false,
+            Change::Text(_) => false,
         };
         if changes.iter().any(disagrees) {
             return Err("another case expects other bytes in the same file");
@@ -43,10 +46,10 @@ impl Updates {
         for change in changes {
             match change {
                 Change::File(path, bytes) => drop(self.files.insert(path, bytes)),
-                Change::Text(at, text) => {
+                Change::Text(edit) => {
                     let (_, edits) =
                         self.texts.entry(job.file.path.clone()).or_insert_with(|| (Arc::clone(&job.file), vec![]));
-                    edits.push((at, text));
+                    edits.push(edit);
                 }
             }
         }
@@ -72,10 +75,9 @@ impl Updates {
 
 /// What makes a problem none.
 fn change(job: &Job, verdict: &Verdict, problem: &Problem) -> Result<Change, &'static str> {
-    let (outcome, expected) = (verdict.outcome.as_ref().ok_or("it did not run")?, &job.case().expected);
-    let (mismatch, expected, output) = match problem {
-        Problem::Stdout(mismatch) => (mismatch, &expected.stdout, outcome.stdout.clone()),
-        Problem::Stderr(mismatch) => (mismatch, &expected.stderr, outcome.stderr.clone().kept()),
+    let outcome = verdict.outcome.as_ref().ok_or("it did not run")?;
+    let (stream, mismatch) = match problem {
+        Problem::Output(stream, mismatch) => (stream, mismatch),
         Problem::Ended(_) => return Err("it ended in another way"),
         Problem::Budget(_) => return Err("a budget is for people to raise"),
         Problem::NotRun(_) => return Err("it did not run"),
@@ -83,10 +85,11 @@ fn change(job: &Job, verdict: &Verdict, problem: &Problem) -> Result<Change, &'s
     if matches!(mismatch, Mismatch::Not(_)) {
         return Err("what `contains`, `regex` and `json` ask for is for people to change");
     }
-    match expected {
+    let output = stream.written(outcome).into_owned();
+    match stream.expected(&job.case().expected) {
         Some(Expected::Exact { at, .. }) => {
             let text = String::from_utf8(output).map_err(|_| "its output is no UTF-8: expect it as { file = … }")?;
-            Ok(Change::Text(at.clone(), literal(&text)))
+            Ok(Change::Text((at.clone(), literal(&text))))
         }
         Some(expected) => {
             let file = expected.file().ok_or("nothing of it is exact")?;
@@ -97,7 +100,7 @@ fn change(job: &Job, verdict: &Verdict, problem: &Problem) -> Result<Change, &'s
 }
 
 /// A text with others in some places.
-fn edited(text: &str, mut edits: Vec<(At, String)>) -> String {
+fn edited(text: &str, mut edits: Vec<Edit>) -> String {
     edits.sort_by_key(|(at, _)| at.start);
     let mut edited = text.to_owned();
     // From the end, so that the places before stay where they are.
@@ -165,6 +168,27 @@ mod tests {
         ] {
             assert_eq!(literal(text), written);
         }
+    }
+
+    #[test]
+    fn a_test_file_that_somebody_else_has_changed_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.test.toml");
+        let text = "[[case]]\nname = 'c'\nstdout = 'old'\n";
+        let file = Arc::new(TestFile::parse(&path, text.to_owned()).unwrap());
+        let Some(Expected::Exact { at, .. }) = file.cases[0].expected.stdout.clone() else { panic!("an exact text") };
+        let update = || {
+            let edits = vec![(at.clone(), literal("new"))];
+            let texts = BTreeMap::from([(path.clone(), (Arc::clone(&file), edits))]);
+            Updates { texts, ..Updates::default() }.write().map_err(|e| e.to_string())
+        };
+        let theirs = format!("# theirs\n{text}");
+        fs::write(&path, &theirs).unwrap();
+        assert!(update().unwrap_err().contains("has changed meanwhile"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), theirs);
+        fs::write(&path, text).unwrap();
+        update().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text.replace("'old'", "\"new\""));
     }
 
     proptest! {
