@@ -218,6 +218,8 @@ fn a_malformed_file_is_told_and_nothing_runs() {
     let lines: Vec<&str> = stderr.lines().collect();
     assert!(lines[0].starts_with("hyperfunc: y.test.toml:3: case \"c\": unknown field `stdot`"), "{stderr}");
     assert!(lines[1].starts_with("hyperfunc: z.test.toml:1: module: "), "{stderr}");
+    fs::write(project.0.path().join("p/z.test.toml"), b"\xff").unwrap();
+    assert_eq!(project.test(&["z.test.toml"]), (2, String::new(), "hyperfunc: z.test.toml: is no UTF-8\n".to_owned()));
 }
 
 #[test]

@@ -270,9 +270,12 @@ impl NotRunAlone {
 /// A test file's text.
 fn read(path: &Path) -> anyhow::Result<String> {
     let shown = path.display();
-    let mut text = String::new();
+    let malformed = |problem: &str| exit::with(USAGE, format_args!("{shown}: {problem}"));
+    let mut bytes = Vec::new();
     let file = File::open(path).with_context(|| format!("{shown}"))?;
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).with_context(|| format!("{shown}"))?;
-    anyhow::ensure!(text.len() as u64 <= FILE_BYTES_MAX, "{shown}: is larger than 4 MB");
-    Ok(text)
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).with_context(|| format!("{shown}"))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(malformed("is larger than 4 MB"));
+    }
+    String::from_utf8(bytes).map_err(|_| malformed("is no UTF-8"))
 }

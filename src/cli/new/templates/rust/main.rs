@@ -8,7 +8,9 @@ const EXIT_USAGE: i32 = 2;
 
 fn main() -> io::Result<()> {
     let mut name = String::new();
-    io::stdin().take(NAME_BYTES_MAX as u64 + 2).read_to_string(&mut name)?;
+    io::stdin()
+        .take(NAME_BYTES_MAX as u64 + 2)
+        .read_to_string(&mut name)?;
     let name = name.strip_suffix('\n').unwrap_or(&name);
     if name.len() > NAME_BYTES_MAX || name.contains('\n') {
         eprintln!("{{name}}: one name, please, of at most {} bytes", NAME_BYTES_MAX);
