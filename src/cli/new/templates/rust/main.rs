@@ -13,10 +13,10 @@ fn main() -> io::Result<()> {
         .read_to_string(&mut name)?;
     let name = name.strip_suffix('\n').unwrap_or(&name);
     if name.len() > NAME_BYTES_MAX || name.contains('\n') {
-        eprintln!("{{name}}: one name, please, of at most {} bytes", NAME_BYTES_MAX);
+        eprintln!("{{name}}: one name, please, of at most {NAME_BYTES_MAX} bytes");
         process::exit(EXIT_USAGE);
     }
     let name = if name.is_empty() { "World" } else { name };
     let greeting = std::env::var("GREETING").unwrap_or_else(|_| "Hello".to_owned());
-    writeln!(io::stdout(), "{}, {}!", greeting, name)
+    writeln!(io::stdout(), "{greeting}, {name}!")
 }
