@@ -187,7 +187,7 @@ fn for_people(finished: &Finished) -> io::Result<()> {
     };
     let used = finished.outcome.as_ref().map(|outcome| {
         let fuel = outcome.usage.fuel.map(|fuel| format!(", fuel {fuel}")).unwrap_or_default();
-        format!("[{:>7}{fuel}] ", output::duration(outcome.usage.duration))
+        format!("[{:>8}{fuel}] ", output::duration(outcome.usage.duration))
     });
     let id = output::one_line(&finished.job.id());
     let mut out = anstream::stdout();
