@@ -201,7 +201,7 @@ impl Test {
     /// Runs cases again as files change, until Ctrl-C.
     async fn watch(&self, local: &Local, mut plan: Plan) -> anyhow::Result<u8> {
         loop {
-            output::problem("waits for changes; Ctrl-C ends it");
+            output::note("waits for changes; Ctrl-C ends it");
             let found = || discover::test_files(&self.paths).unwrap_or_default();
             let changed = plan.stamps.change(found).await;
             let before = plan.stamps.clone();
@@ -209,12 +209,12 @@ impl Test {
             plan = match self.plan() {
                 Ok(plan) => plan,
                 Err(error) => {
-                    output::problem(&format!("{error:#}"));
+                    output::failure(&error);
                     Plan { stamps: before.again(), ..Plan::default() }
                 }
             };
             if let Err(error) = self.round(local, &plan, Some(&changed)).await {
-                output::problem(&format!("{error:#}"));
+                output::failure(&error);
             }
         }
     }
