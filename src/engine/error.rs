@@ -16,7 +16,10 @@ impl Rejected {
 
     /// A module's text that is none.
     pub(crate) fn from_text(error: &impl std::fmt::Display) -> Self {
-        Self::new(format_args!("not a valid module: {error}"))
+        // What is wrong, and where; below that it is shown.
+        let told = error.to_string();
+        let told: Vec<&str> = told.lines().take(2).map(str::trim).collect();
+        Self::new(format_args!("not a valid module: {}", told.join(" ")))
     }
 
     pub(super) fn from_compiler(error: &wasmtime::Error) -> Self {

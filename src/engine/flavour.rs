@@ -1,9 +1,11 @@
 //! The ways in which wasmtime is set up. A module is compiled for one of them.
 
+use super::compiled::CompiledFunctions;
 use super::sandbox::Sandbox;
 use super::{CompilerThreads, Error, Settings};
 use crate::domain::{Definition, MemoryKind};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
 
 /// The most elements one table may have.
 pub(super) const TABLE_ELEMENTS_MAX: usize = 100_000;
@@ -84,7 +86,7 @@ pub(super) struct Flavoured {
 impl Flavoured {
     pub(super) fn new(flavour: Flavour, settings: &Settings) -> Result<Self, Error> {
         let start = |e: wasmtime::Error| Error::Start(format!("{e:#}"));
-        let engine = wasmtime::Engine::new(&config(flavour, settings)).map_err(start)?;
+        let engine = wasmtime::Engine::new(&config(flavour, settings).map_err(start)?).map_err(start)?;
         let mut linker = wasmtime::Linker::new(&engine);
         // The asynchronous functions: the others would sleep on the thread.
         wasmtime_wasi::p1::add_to_linker_async(&mut linker, Sandbox::wasi).map_err(start)?;
@@ -96,13 +98,13 @@ impl Flavoured {
     }
 }
 
-fn config(flavour: Flavour, settings: &Settings) -> wasmtime::Config {
+fn config(flavour: Flavour, settings: &Settings) -> wasmtime::Result<wasmtime::Config> {
     let mut config = wasmtime::Config::new();
     config
         // Winch, the other compiler, let guests out of their sandbox in 2026.
         .strategy(wasmtime::Strategy::Cranelift)
         .cranelift_opt_level(wasmtime::OptLevel::Speed)
-        .parallel_compilation(settings.compiler == CompilerThreads::EachCore)
+        .parallel_compilation(settings.compiler != CompilerThreads::One)
         .wasm_backtrace_max_frames(NonZeroUsize::new(4))
         .max_wasm_stack(WASM_STACK_BYTES)
         .async_stack_size(STACK_BYTES)
@@ -124,13 +126,16 @@ fn config(flavour: Flavour, settings: &Settings) -> wasmtime::Config {
         .wasm_gc(false)
         .wasm_function_references(false)
         .wasm_exceptions(false);
+    if settings.compiler == CompilerThreads::Incremental {
+        config.enable_incremental_compilation(Arc::new(CompiledFunctions::default()))?;
+    }
     if flavour.wide {
         // A pool's slots are 4 GiB apart: no room for larger memories.
         config.allocation_strategy(wasmtime::InstanceAllocationStrategy::OnDemand);
     } else {
         config.allocation_strategy(pool(settings.instances_max));
     }
-    config
+    Ok(config)
 }
 
 fn pool(instances_max: NonZeroU32) -> wasmtime::PoolingAllocationConfig {

@@ -5,6 +5,7 @@
 //! it may take come in as [`Limits`]; every way to end is a [`Ending`](crate::domain::Ending).
 
 mod budget;
+mod compiled;
 mod ending;
 mod error;
 mod flavour;
@@ -57,6 +58,8 @@ pub enum CompilerThreads {
     One,
     /// One for each core: somebody waits for this module, and for nothing else.
     EachCore,
+    /// The same, and the module is one in development: a function that was compiled before is not compiled again.
+    Incremental,
 }
 
 /// The compiler and the runtime. A cheap clone of one shared engine.
@@ -164,6 +167,11 @@ impl Engine {
     ) -> Result<Outcome, Error> {
         let turn = Turn::begin(&self.0.light, &self.0.heavy, weight);
         sandbox::run(&program.0, invocation, limits, &self.0.budget, turn, self.0.settings.clock, to_end).await
+    }
+
+    /// Who compiles.
+    pub fn compiler_threads(&self) -> CompilerThreads {
+        self.0.settings.compiler
     }
 
     /// What all running guests hold, and may hold.

@@ -1,6 +1,6 @@
 //! The one thread that compiles: modules wait for each other, and calls do not wait for modules.
 
-use crate::engine::{CompileError, Engine, Error, Flavour};
+use crate::engine::{CompileError, CompilerThreads, Engine, Error, Flavour};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,7 +15,7 @@ struct Job {
     done: oneshot::Sender<Result<Vec<u8>, CompileError>>,
 }
 
-/// Compiles one module at a time, at low priority.
+/// Compiles one module at a time, at low priority unless somebody waits for it and for nothing else.
 pub(super) struct Compiler {
     /// Closed when this is dropped: the thread ends then, after the module at hand. It is not waited
     /// for, since nothing that it still does is wanted.
@@ -30,8 +30,10 @@ impl Compiler {
     pub(super) fn start(engine: Engine) -> std::io::Result<Self> {
         let (jobs, mut waiting) = mpsc::channel::<Job>(WAITING_MAX);
         std::thread::Builder::new().name("compiler".into()).spawn(move || {
-            // Of this thread alone: Linux keeps a priority for each. Refused, it is only less polite.
-            let _ = rustix::process::setpriority_process(None, NICE);
+            if engine.compiler_threads() == CompilerThreads::One {
+                // Of this thread alone: Linux keeps a priority for each. Refused, it is only less polite.
+                let _ = rustix::process::setpriority_process(None, NICE);
+            }
             while let Some(job) = waiting.blocking_recv() {
                 if job.done.is_closed() {
                     continue;
