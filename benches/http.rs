@@ -197,7 +197,7 @@ impl Ours {
         let sleep = function(&service, "sleep", TOOLBOX, one_at_a_time).await;
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Faces::Both).expect("a port");
         let address = listener.address().expect("an address");
-        let api = Api { service: service.clone(), func_endpoint: None, func_listen: None, memory_total: 0 };
+        let api = Api { service: service.clone(), func_endpoint: None, func_listen: None, memory_total: 0, root: None };
         // It serves as long as the process lives.
         std::mem::forget(Server::start(api, vec![listener], NonZeroUsize::MAX));
         Self { service, address, hello, echo, spin, sleep }

@@ -85,7 +85,9 @@ impl Error {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::NoRoute(NoRoute::BadPath(_)) | Self::Framing(_) | Self::Invalid(_) => StatusCode::BAD_REQUEST,
-            Self::NoRoute(NoRoute::Unknown) | Self::NoSuchAddress | Self::NoSuchCall => StatusCode::NOT_FOUND,
+            Self::NoRoute(NoRoute::Unknown | NoRoute::BesideRoot) | Self::NoSuchAddress | Self::NoSuchCall => {
+                StatusCode::NOT_FOUND
+            }
             Self::NoRoute(NoRoute::Method(_)) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong(_) => StatusCode::URI_TOO_LONG,
             Self::Denied(Denied::Host | Denied::Origin | Denied::Site) => StatusCode::FORBIDDEN,
@@ -109,7 +111,7 @@ impl Error {
     }
 
     /// What a client may know.
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Service(service::Error::Failure(Failure::DiskFull)) | Self::Failure(Failure::DiskFull) => {
                 Failure::DiskFull.to_string()
@@ -175,6 +177,11 @@ fn busy_status(busy: Busy) -> StatusCode {
         Busy::TooManyReaders | Busy::WaitedTooLong | Busy::Draining => StatusCode::SERVICE_UNAVAILABLE,
         Busy::Removed => StatusCode::NOT_FOUND,
     }
+}
+
+/// The number of the status that tells of such an end.
+pub fn status_of(verdict: Verdict) -> u16 {
+    verdict_status(verdict).as_u16()
 }
 
 /// The status of a call that has ended.

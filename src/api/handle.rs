@@ -6,9 +6,9 @@ use super::body::{self, Ends, Reader, check_framing};
 use super::delivery::Deliveries;
 use super::error::Error;
 use super::query::Query;
-use super::route::{Address, Face, NoRoute, Path, Route, Wait};
+use super::route::{self, Address, Face, NoRoute, Path, Route, Wait};
 use super::wire;
-use super::{Api, Faces};
+use super::{Api, Faces, Refused};
 use crate::domain::{
     AccountId, CallId, CallKey, CallRequest, FunctionName, FunctionUuid, ImageReference, Invalid, MB, STDIN_BYTES_MAX,
 };
@@ -68,6 +68,7 @@ impl Handler {
         };
         let mut answer = result.unwrap_or_else(|error| {
             log(&error);
+            self.tell_developer(&error, &parts);
             error.answer(&parts.headers)
         });
         if self.faces == Faces::Both {
@@ -85,19 +86,27 @@ impl Handler {
         if target > TARGET_BYTES_MAX {
             return Err(Error::TargetTooLong(TARGET_BYTES_MAX));
         }
-        let path = Path::decode(parts.uri.path())?;
+        let is_root = self.api.root.is_some() && parts.uri.path() == "/";
+        let path = if is_root { None } else { Some(Path::decode(parts.uri.path())?) };
         check_framing(parts).map_err(Error::Framing)?;
+        let Some(path) = path else { return Ok(route::root(&parts.method)?) };
         match path.face() {
-            Some(face) if !self.faces.serve(face) => return Err(NoRoute::Unknown.into()),
+            Some(face) if !self.faces.serve(face) => return Err(self.no_route().into()),
             Some(Face::Management) => open_to_this_machine(&parts.headers)?,
             Some(Face::Functions | Face::Metrics) | None => {}
         }
         Ok(path.route(&parts.method)?)
     }
 
+    fn no_route(&self) -> NoRoute {
+        if self.api.root.is_some() { NoRoute::BesideRoot } else { NoRoute::Unknown }
+    }
+
     async fn dispatch(&self, route: Route<'_>, parts: &Parts, body: Incoming) -> Result<Answer, Error> {
         // A call asks the scheduler, which knows it as well; whoever measures wants to see how the server ends.
-        if !matches!(route, Route::CallSync(_) | Route::CallAsync(_) | Route::Metrics) && self.api.service.draining() {
+        if !matches!(route, Route::CallRoot | Route::CallSync(_) | Route::CallAsync(_) | Route::Metrics)
+            && self.api.service.draining()
+        {
             return Err(Error::Draining);
         }
         match route {
@@ -114,8 +123,12 @@ impl Handler {
             Route::InspectImage(name) => self.inspect_image(&name),
             Route::RemoveImage(name) => self.remove_image(name, parts).await,
             Route::FunctionOfCall(call_id) => self.function_of_call(&call_id).await,
-            Route::CallSync(address) => self.call_sync(&address, parts, body).await,
-            Route::CallAsync(address) => self.call_async(&address, parts, body).await,
+            Route::CallRoot => match &self.api.root {
+                Some(root) => self.call_sync(Arc::clone(&root.function), parts, body).await,
+                None => Err(NoRoute::Unknown.into()),
+            },
+            Route::CallSync(address) => self.call_sync(self.function(&address)?, parts, body).await,
+            Route::CallAsync(address) => self.call_async(self.function(&address)?, parts, body).await,
             Route::Output(address, call_id, wait) => self.output(&address, &call_id, wait, parts).await,
             Route::Stderr(address, call_id) => self.stderr(&address, &call_id).await,
             Route::Discard(address, call_id) => self.discard(&address, &call_id).await,
@@ -238,33 +251,27 @@ impl Handler {
     }
 
     /// Takes in what a call brings.
-    async fn call_request(
-        &self,
-        address: &Address<'_>,
-        parts: &Parts,
-        body: Incoming,
-    ) -> Result<(Arc<Callable>, CallRequest), Error> {
-        let function = self.function(address)?;
+    async fn call_request(&self, function: &Callable, parts: &Parts, body: Incoming) -> Result<CallRequest, Error> {
         let reader = Reader::new(body, STDIN_BYTES_MAX as u64)?;
         let room = self.api.service.make_room_for_body(reader.bytes_max())?;
         let body = reader.whole().await?;
         drop(room);
-        let variables = body::variables(parts, self.ends, &address.name, &body)?;
-        Ok((function, CallRequest { body, variables }))
+        let variables = body::variables(parts, self.ends, function.name.as_str(), &body)?;
+        Ok(CallRequest { body, variables })
     }
 
-    async fn call_sync(&self, address: &Address<'_>, parts: &Parts, body: Incoming) -> Result<Answer, Error> {
-        let (function, request) = self.call_request(address, parts, body).await?;
+    async fn call_sync(&self, function: Arc<Callable>, parts: &Parts, body: Incoming) -> Result<Answer, Error> {
+        let request = self.call_request(&function, parts, body).await?;
         let ended = self.api.service.call_sync(function, request).await?;
         Ok(answer::result(ended.call_id, ended.result, &parts.headers))
     }
 
-    async fn call_async(&self, address: &Address<'_>, parts: &Parts, body: Incoming) -> Result<Answer, Error> {
+    async fn call_async(&self, function: Arc<Callable>, parts: &Parts, body: Incoming) -> Result<Answer, Error> {
         let key = parts.headers.get(&IDEMPOTENCY_KEY).map(HeaderValue::as_bytes);
         if key.is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
             return Err(Invalid::new("Idempotency-Key", format!("must have 1 to {KEY_BYTES_MAX} bytes")).into());
         }
-        let (function, request) = self.call_request(address, parts, body).await?;
+        let request = self.call_request(&function, parts, body).await?;
         let call_id = self.api.service.call_async(function, request, key).await?;
         Ok(answer::json(StatusCode::OK, &wire::accepted(call_id)))
     }
@@ -313,6 +320,13 @@ impl Handler {
             return Ok(answer::upgraded());
         }
         Ok(answer::log(entries))
+    }
+
+    fn tell_developer(&self, error: &Error, parts: &Parts) {
+        if let Some(root) = &self.api.root {
+            let (status, why) = (error.status().as_u16(), &error.text());
+            (root.on_refused)(&Refused { method: parts.method.as_str(), path: parts.uri.path(), status, why });
+        }
     }
 
     async fn status(&self, address: &Address<'_>, parts: &Parts) -> Result<Answer, Error> {

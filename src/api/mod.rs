@@ -17,12 +17,14 @@ mod stream;
 mod view;
 mod wire;
 
+pub use error::status_of;
 pub use route::Face;
 pub use server::{Listener, Server};
 pub use view::RequestView;
 
-use crate::service::Service;
+use crate::service::{Callable, Service};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// What the handlers share.
 pub struct Api {
@@ -34,6 +36,29 @@ pub struct Api {
     pub func_listen: Option<SocketAddr>,
     /// The memory of the machine, in bytes.
     pub memory_total: u64,
+    /// The function that `/` calls, if one is.
+    pub root: Option<Root>,
+}
+
+/// A function that `/` calls synchronously, for whoever develops it.
+pub struct Root {
+    /// The function.
+    pub function: Arc<Callable>,
+    /// Hears of what is refused before it is a call: of its calls the service tells.
+    pub on_refused: Box<dyn Fn(&Refused<'_>) + Send + Sync>,
+}
+
+/// A request that came to nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused<'a> {
+    /// Its method.
+    pub method: &'a str,
+    /// Its path; a function's UUID may be in it.
+    pub path: &'a str,
+    /// The status of the answer.
+    pub status: u16,
+    /// What the answer says.
+    pub why: &'a str,
 }
 
 /// Which faces a listener serves.

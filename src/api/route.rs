@@ -22,6 +22,8 @@ pub(super) enum Route<'a> {
     InspectImage(String),
     RemoveImage(String),
     FunctionOfCall(Cow<'a, str>),
+    /// `/`, where it calls a function.
+    CallRoot,
     CallSync(Address<'a>),
     CallAsync(Address<'a>),
     /// What a call has left; waited for or not.
@@ -65,6 +67,9 @@ pub(super) enum NoRoute {
     BadPath(&'static str),
     #[error("no such route")]
     Unknown,
+    /// As unknown, where somebody may look for it at another path.
+    #[error("no such route: the function is called at /")]
+    BesideRoot,
     /// The path is there; the methods that it takes.
     #[error("method not allowed: {0} is")]
     Method(&'static str),
@@ -117,7 +122,7 @@ impl<'a> Path<'a> {
         match (words.as_slice(), self.versions) {
             (["call", _, _], 0) if is_call(method) => Ok(Route::CallAsync(address())),
             (["call", _, _, "sync"], 0) if is_call(method) => Ok(Route::CallSync(address())),
-            (["call", _, _] | ["call", _, _, "sync"], 0) => Err(NoRoute::Method("GET, POST, PUT, DELETE")),
+            (["call", _, _] | ["call", _, _, "sync"], 0) => Err(NoRoute::Method(CALL_METHODS)),
             (["output", _, _, _], 0) => match method {
                 "GET" => Ok(Route::Output(address(), segment(3), Wait::No)),
                 "DELETE" => Ok(Route::Discard(address(), segment(3))),
@@ -159,6 +164,17 @@ impl<'a> Path<'a> {
         }
     }
 }
+
+/// The route of `/`, where it calls a function: no path of the API.
+///
+/// # Errors
+/// When a call is not made with that method.
+pub(super) fn root(method: &Method) -> Result<Route<'static>, NoRoute> {
+    if is_call(method.as_str()) { Ok(Route::CallRoot) } else { Err(NoRoute::Method(CALL_METHODS)) }
+}
+
+/// What [`is_call`] takes.
+const CALL_METHODS: &str = "GET, POST, PUT, DELETE";
 
 /// A call may be made with any of these, and its guest sees which.
 fn is_call(method: &str) -> bool {

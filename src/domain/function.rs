@@ -3,7 +3,7 @@
 use super::host::check_port;
 use super::{
     AccountId, ContainerSize, FunctionName, FunctionUuid, HostChange, HostConfig, Image, ImageReference, Invalid, Json,
-    Limits, NetworkMode, STDOUT_BYTES_MAX, quoted,
+    Limits, ModuleInfo, NetworkMode, STDOUT_BYTES_MAX, quoted,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU32, NonZeroU64};
@@ -241,8 +241,8 @@ impl Definition {
     ///
     /// # Errors
     /// Names `ContainerSize`, what the module needs and what the size gives.
-    pub fn check_fits(&self, image: &Image) -> Result<(), Invalid> {
-        let (needs, has) = (image.info.initial_memory_bytes, self.size.memory_bytes());
+    pub fn check_fits(&self, module: &ModuleInfo) -> Result<(), Invalid> {
+        let (needs, has) = (module.initial_memory_bytes, self.size.memory_bytes());
         if needs <= has {
             return Ok(());
         }
@@ -426,8 +426,8 @@ mod tests {
         let mut asked = change();
         asked.size = Some(ContainerSize::S1);
         let definition = Definition::create(asked).unwrap();
-        assert!(definition.check_fits(&image(MemoryKind::Narrow, 64 << 20)).is_ok());
-        let error = definition.check_fits(&image(MemoryKind::Narrow, (64 << 20) + 1)).unwrap_err();
+        assert!(definition.check_fits(&image(MemoryKind::Narrow, 64 << 20).info).is_ok());
+        let error = definition.check_fits(&image(MemoryKind::Narrow, (64 << 20) + 1).info).unwrap_err();
         assert_eq!(error.field, "ContainerSize");
 
         let large = definition.apply(Change { size: Some(ContainerSize::L2), ..Change::default() }).unwrap();

@@ -211,7 +211,7 @@ impl Service {
         let name = &definition.config.image;
         let image = self.0.directory.image(account, name);
         let image = image.ok_or_else(|| Invalid::new("Config.Image", format!("no such image: {name}")))?;
-        definition.check_fits(&image)?;
+        definition.check_fits(&image.info)?;
         Ok(image)
     }
 
