@@ -185,6 +185,7 @@ impl Service {
     pub(super) async fn run_once(&self, attempt: Attempt, journal: &mut Journal) -> Result<CallResult, NotRun> {
         let (call_id, function) = (attempt.call_id, Arc::clone(&attempt.function));
         let was_kept_memory = attempt.aside.is_some();
+        let request = self.0.development.get().map(|_| attempt.request.clone());
         let panicked = || Err(NotRun::Failure(Failure::Internal("a panic, told on stderr".to_owned())));
         let ended = unless_it_panics(self.execute(attempt, journal)).await.unwrap_or_else(panicked);
         match &ended {
@@ -208,6 +209,7 @@ impl Service {
                 let definition = &function.definition;
                 let message = outcome.message(definition.size, definition.timeout);
                 self.0.metrics.ended(&outcome);
+                self.tell_developer(request, &outcome, message.as_deref());
                 journal.ended(message.clone(), Some(&outcome));
                 Ok(CallResult::of(outcome, message, definition.content_type()))
             }
@@ -221,6 +223,7 @@ impl Service {
 
     async fn execute(&self, attempt: Attempt, journal: &mut Journal) -> Result<Outcome, NotRun> {
         let Attempt { call_id, number, permit, function, request, aside, cancelled } = attempt;
+        self.catch_up().await;
         let (image, program) = self.program(&function).await?;
         let definition = &function.definition;
         let invocation = Invocation {
@@ -243,7 +246,7 @@ impl Service {
         loop {
             let image = self.0.directory.image(&function.account, name);
             let image = image.ok_or_else(|| NotRun::NoSuchImage(name.to_string()))?;
-            definition.check_fits(&image).map_err(NotRun::DoesNotFit)?;
+            definition.check_fits(&image.info).map_err(NotRun::DoesNotFit)?;
             let flavour = Flavour::of(definition, image.info.memory);
             let now = || self.0.directory.image(&function.account, name);
             match self.0.programs.get(image.digest, flavour).await {

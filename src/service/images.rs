@@ -42,6 +42,18 @@ pub struct Received {
     place: OwnedSemaphorePermit,
 }
 
+impl Received {
+    /// What it is.
+    pub(super) fn info(&self) -> &ModuleInfo {
+        &self.info
+    }
+
+    /// Its digest.
+    pub(super) fn digest(&self) -> Digest {
+        self.upload.digest()
+    }
+}
+
 /// A step of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
@@ -275,7 +287,12 @@ impl Service {
     }
 
     /// Compiles what is not compiled yet, in every flavour that functions of that name want.
-    async fn compile(&self, account: &AccountId, reference: &ImageReference, received: &Received) -> Result<(), Error> {
+    pub(super) async fn compile(
+        &self,
+        account: &AccountId,
+        reference: &ImageReference,
+        received: &Received,
+    ) -> Result<(), Error> {
         let functions = self.0.directory.functions(account).into_iter().map(|function| function.definition.clone());
         let users = functions.filter(|definition| definition.config.image.tagged() == reference.tagged());
         let wanted = users.map(|definition| Flavour::of(&definition, received.info.memory));
@@ -351,7 +368,7 @@ impl Service {
 
     /// Removes a module's files if no image of any account names it. What was asked for has happened by then: files that
     /// cannot be removed now are swept at the next start.
-    async fn forget_or_leave(&self, digest: Digest) {
+    pub(super) async fn forget_or_leave(&self, digest: Digest) {
         if let Err(error) = self.forget_unnamed(digest).await {
             tracing::warn!(%error, %digest, "a module that nothing names is left for the next start");
         }

@@ -2,7 +2,7 @@
 
 use super::calls::put_stronger;
 use super::directory::Overrides;
-use super::{Failure, blocking};
+use super::{Failure, blocking, random};
 use crate::domain::{CallId, Digest, Env, Limits, MemoryKind, Outcome, Variable};
 use crate::engine::{self, CompilerThreads, Engine, Flavour, Program, Rejected, Weight};
 use crate::image::ArtifactCache;
@@ -59,12 +59,7 @@ impl Local {
             compiler: CompilerThreads::EachCore,
             clock: Instant::now,
         });
-        let open = |dir: &Path| {
-            let mut random = [0; 32];
-            getrandom::fill(&mut random).ok()?;
-            ArtifactCache::open(dir, random).ok().map(Arc::new)
-        };
-        Ok(Self { engine: engine.map_err(Failure::Engine)?, cache: cache.and_then(open) })
+        Ok(Self { engine: engine.map_err(Failure::Engine)?, cache: cache.and_then(open_cache) })
     }
 
     /// Makes a module ready, given its bytes or its text: from the cache, or by compiling it on every core.
@@ -129,6 +124,11 @@ pub fn environment(function: &str, request: Vec<Variable>, call_id: CallId, own:
     let mut environment = request;
     put_stronger(&mut environment, function, call_id, FIRST, &Overrides::of(own));
     environment
+}
+
+/// What this user's runs have compiled before; `None` if there is no place for it.
+pub(super) fn open_cache(dir: &Path) -> Option<Arc<ArtifactCache>> {
+    ArtifactCache::open(dir, random().ok()?).ok().map(Arc::new)
 }
 
 impl Metering {

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod backup;
 pub mod calls;
 mod compiler;
+pub mod development;
 mod directory;
 mod error;
 pub mod functions;
@@ -23,6 +24,7 @@ mod runner;
 pub mod scheduler;
 mod worker;
 
+pub use crate::engine::CompilerThreads;
 pub use crate::store::Retention;
 pub use directory::Callable;
 pub use error::{CallError, Error, Failure, NotRun, SERVER_ERROR};
@@ -35,6 +37,7 @@ use crate::failpoint;
 use crate::image::ImageFiles;
 use crate::store::{Logs, Store};
 use compiler::Compiler;
+use development::Development;
 use directory::Directory;
 use metrics::Metrics;
 use open_calls::OpenCalls;
@@ -108,6 +111,8 @@ struct Shared {
     ending: CancellationToken,
     /// Cancelled when asynchronous calls that run must go back to the queue.
     giving_back: CancellationToken,
+    /// The one function whose module is being developed.
+    development: OnceLock<Development>,
     /// What goes on as long as the service is there.
     background: OnceLock<[AbortOnDropHandle<()>; 2]>,
 }
@@ -175,6 +180,7 @@ impl Service {
             broken: watch::Sender::new(None),
             ending: CancellationToken::new(),
             giving_back: CancellationToken::new(),
+            development: OnceLock::new(),
             background: OnceLock::new(),
         }));
         service.recover().await?;
