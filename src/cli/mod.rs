@@ -14,6 +14,7 @@ mod config;
 mod create;
 mod data;
 mod definition;
+mod dev;
 mod exit;
 mod get;
 mod host;
@@ -76,6 +77,8 @@ enum Verb {
     New(new::New),
     /// Run the test cases of modules, without a server
     Test(test::Test),
+    /// Serve a module while it is being written: its file is run as it is when a call comes
+    Dev(dev::Dev),
     /// Check that a data directory keeps what was promised
     Audit(audit::Audit),
     /// Put all that a server must know into one file
@@ -183,6 +186,7 @@ impl Verb {
             Self::Run(run) => until_interrupted(run.run()).await,
             Self::New(new) => new.run(),
             Self::Test(test) => until_interrupted(test.run()).await,
+            Self::Dev(dev) => dev.run().await,
             Self::Audit(audit) => audit.run(),
             Self::Backup(backup) => backup.run(),
             Self::Restore(restore) => restore.run(),

@@ -83,6 +83,10 @@ impl Bounds {
         self.size.unwrap_or_default()
     }
 
+    pub(super) fn fuel(self) -> Option<u64> {
+        self.fuel
+    }
+
     pub(super) fn timeout(self) -> Timeout {
         self.timeout.unwrap_or_default()
     }

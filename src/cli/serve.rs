@@ -44,7 +44,7 @@ impl Serve {
         let listeners = bind(&config)?;
         let _lock = DataLock::take(&config.data)?;
         backup::finish_broken_off(&config.data)?;
-        let service = start_service(&config).await?;
+        let service = start_service(&config, CompilerThreads::One).await?;
 
         let addresses = Addresses::of(&config, &listeners)?;
         let api = Api {
@@ -52,6 +52,7 @@ impl Serve {
             func_endpoint: addresses.func_endpoint.clone(),
             func_listen: addresses.functions,
             memory_total: host::memory_total(),
+            root: None,
         };
         let server = Server::start(api, listeners, config.connections_max);
         addresses.announce(&config.data)?;
@@ -79,7 +80,7 @@ fn untrusted(reason: &str) -> anyhow::Error {
     anyhow!("stopped: what is stored cannot be trusted any more: {reason}")
 }
 
-fn start_log(config: &Config) -> anyhow::Result<()> {
+pub(super) fn start_log(config: &Config) -> anyhow::Result<()> {
     let filter = log_filter(&config.log).map_err(|invalid| exit::with(USAGE, invalid))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match config.log_format {
@@ -106,7 +107,11 @@ fn bind(config: &Config) -> anyhow::Result<Vec<Listener>> {
     Ok(listeners)
 }
 
-async fn start_service(config: &Config) -> anyhow::Result<Service> {
+/// Starts the service on its data directory.
+///
+/// # Errors
+/// When what is there cannot be read, or the host not run it.
+pub(super) async fn start_service(config: &Config, compiler: CompilerThreads) -> anyhow::Result<Service> {
     let mut key = [0; 32];
     getrandom::fill(&mut key).map_err(|e| anyhow!("no random bytes: {e}"))?;
     let store = config.data.join(SqliteStore::FILE_NAME);
@@ -123,7 +128,7 @@ async fn start_service(config: &Config) -> anyhow::Result<Service> {
         instances_max: config.instances_max,
         memory_budget_bytes: config.memory_bytes,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
-        compiler: CompilerThreads::One,
+        compiler,
         clock: Instant::now,
     })?;
     let settings = service::Settings {

@@ -24,6 +24,7 @@ mod completions;
 mod connections;
 mod damaged;
 mod deployment;
+mod dev;
 mod discard;
 mod docs;
 mod drain;
