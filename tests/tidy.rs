@@ -163,7 +163,7 @@ fn libraries_stay_in_their_rooms() {
     for source in sources() {
         for (names, places) in [
             (&["hyper", "hyper_util", "http_body_util"][..], &["api", "cli/client.rs"][..]),
-            (&["wasmtime", "wasmtime_wasi", "wasmparser"], &["engine"]),
+            (&["wasmtime", "wasmtime_wasi", "wasmparser", "wast"], &["engine"]),
             (&["rusqlite"], &["store"]),
             (&["anyhow", "clap", "indicatif", "comfy_table"], &["cli", "config"]),
         ] {

@@ -1,18 +1,22 @@
 //! `run`: runs a module here and now, as a program of this machine.
 
-use super::exit::{self, NOT_FOUND, NOT_RUNNABLE, SERVER_ERROR};
+use super::exit::{self, NOT_FOUND, NOT_RUNNABLE, SERVER_ERROR, USAGE};
 use super::variables::Variables;
 use super::{host, output};
-use crate::domain::{ContainerSize, Ending, Limits, Outcome, Timeout, Usage};
+use crate::domain::{ContainerSize, Ending, Limits, MB, Outcome, Timeout, Usage};
 use crate::service::local::{Invocation, Local, Metering, NotLoaded, SharedDir, Stdio};
 use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
-use tokio_util::task::AbortOnDropHandle;
 
-/// How long a guest is waited for after its timeout: one bulk memory instruction of it cannot be cut.
+/// The largest file that is read as a module: what a server can be set to take.
+const FILE_BYTES_MAX: u64 = 1024 * MB;
+/// How long a guest is waited for after its timeout: a host call that waits cannot be cut, nor one bulk memory
+/// instruction.
 const GRACE: Duration = Duration::from_millis(100);
 
 #[derive(clap::Args)]
@@ -42,7 +46,7 @@ pub(super) struct Bounds {
     /// Seconds that it may take [default: 300]
     #[arg(long, value_parser = timeout, value_name = "SECONDS")]
     timeout: Option<Timeout>,
-    /// The fuel that it may spend [default: not metered]
+    /// The fuel that it may spend [default: not metered, as with 0]
     #[arg(long, value_name = "N")]
     fuel: Option<u64>,
 }
@@ -52,12 +56,16 @@ pub(super) struct Bounds {
 struct Dir(SharedDir);
 
 impl FromStr for Dir {
-    type Err = &'static str;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, &'static str> {
+    fn from_str(text: &str) -> Result<Self, String> {
         let (host, guest) = text.split_once("::").unwrap_or((text, text));
         if host.is_empty() || guest.is_empty() {
-            return Err("must be HOST or HOST::GUEST");
+            return Err("must be HOST or HOST::GUEST".to_owned());
+        }
+        let found = fs::metadata(host).map_err(|e| format!("{host}: {e}"))?;
+        if !found.is_dir() {
+            return Err(format!("{host} is no directory"));
         }
         Ok(Self(SharedDir { host: host.into(), guest: guest.to_owned() }))
     }
@@ -96,15 +104,15 @@ impl Run {
     pub(super) async fn run(self) -> anyhow::Result<u8> {
         let Self { variables, dirs, bounds, stats, command } = self;
         let mut args = command.into_iter();
-        let file = PathBuf::from(args.next().unwrap_or_default());
+        let file = args.next().unwrap_or_default();
+        if file.starts_with('-') {
+            return Err(exit::with(USAGE, format_args!("no such option: {file} (a file of that name is ./{file})")));
+        }
+        let file = PathBuf::from(file);
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let variable = |variable: String| {
-            let (name, value) = variable.split_once('=').unwrap_or((&variable, ""));
-            (Cow::Owned(name.to_owned()), value.to_owned())
-        };
         let invocation = Invocation {
             args: std::iter::once(name).chain(args).collect(),
-            env: variables.read()?.into_iter().map(variable).collect(),
+            env: environment(variables.read()?),
             stdio: Stdio::Inherited,
             dirs: dirs.into_iter().map(|Dir(dir)| dir).collect(),
             aside: None,
@@ -118,30 +126,49 @@ impl Run {
         let local = local(NonZeroU32::MIN)?;
         let module = local.load(read(&file)?, metering).await.map_err(|e| not_loaded(&file, e))?;
 
-        // In a task of its own: what cannot be cut is not waited for.
-        let guest = async move { local.run(&module, invocation, &limits).await };
-        let guest = AbortOnDropHandle::new(tokio::spawn(guest));
+        // Not taken down: the process ends, and that is faster.
+        std::mem::forget(local.clone());
+        // On a thread of its own, and a runtime: one that waits in a host call holds up nothing, and is not waited for.
+        let guest = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+            Ok::<_, io::Error>(runtime.block_on(local.run(&module, invocation, &limits)))
+        });
         let outcome = tokio::select! {
-            ended = guest => ended?.map_err(|e| exit::with(SERVER_ERROR, e))?,
+            ended = guest => ended??.map_err(|e| exit::with(SERVER_ERROR, e))?,
             () = tokio::time::sleep(limits.timeout + GRACE) => timed_out(limits.timeout),
         };
+        if let Some(why) = why(&outcome, bounds) {
+            output::problem(&format!("{}: {why}", file.display()));
+        }
         if stats {
             output::note(&used(&outcome.usage));
         }
-        match outcome.ending {
-            Ending::Finished | Ending::ExitStatus(_) => {}
-            Ending::Trapped(_)
-            | Ending::TimedOut
-            | Ending::OutOfFuel
-            | Ending::StdoutLimit
-            | Ending::MemoryLimit
-            | Ending::MemoryBudget
-            | Ending::Cancelled => {
-                let why = outcome.message(bounds.size(), bounds.timeout()).unwrap_or_default();
-                output::problem(&format!("{}: {why}", file.display()));
-            }
-        }
         Ok(exit::of_ending(outcome.ending))
+    }
+}
+
+/// The variables of an environment, each once: of two with one name the later counts.
+fn environment(variables: Vec<String>) -> Vec<(Cow<'static, str>, String)> {
+    let mut environment: Vec<(Cow<'static, str>, String)> = Vec::new();
+    for variable in variables {
+        let (name, value) = variable.split_once('=').unwrap_or((&variable, ""));
+        environment.retain(|(earlier, _)| earlier != name);
+        environment.push((name.to_owned().into(), value.to_owned()));
+    }
+    environment
+}
+
+/// Why the guest was ended, if it did not end by itself.
+fn why(outcome: &Outcome, bounds: Bounds) -> Option<String> {
+    match outcome.ending {
+        Ending::Finished | Ending::ExitStatus(_) => None,
+        Ending::MemoryBudget => Some("this machine has no memory left for it".to_owned()),
+        Ending::Trapped(_)
+        | Ending::TimedOut
+        | Ending::OutOfFuel
+        | Ending::StdoutLimit
+        | Ending::MemoryLimit
+        | Ending::Cancelled => outcome.message(bounds.size(), bounds.timeout()),
     }
 }
 
@@ -157,12 +184,25 @@ pub(super) fn local(instances_max: NonZeroU32) -> anyhow::Result<Local> {
 /// A module's file.
 ///
 /// # Errors
-/// When it is not there, or cannot be read.
+/// When it is not there, cannot be read, or is larger than a module may be.
 pub(super) fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(file).map_err(|e| {
-        let status = if e.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUNNABLE };
+    read_up_to(file, FILE_BYTES_MAX).map_err(|e| {
+        let status = if e.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUNNABLE };
         exit::with(status, format_args!("{}: {e}", file.display()))
     })
+}
+
+fn read_up_to(file: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let too_large = || Err(io::Error::other(format!("larger than {}", output::bytes(bytes_max))));
+    let file = File::open(file)?;
+    // Of what is no regular file, such as a pipe, it is 0.
+    let expected = file.metadata()?.len();
+    if expected > bytes_max {
+        return too_large();
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max { too_large() } else { Ok(bytes) }
 }
 
 /// Why a file is not run.
@@ -179,8 +219,13 @@ fn timed_out(duration: Duration) -> Outcome {
     Outcome { ending: Ending::TimedOut, stdout: Vec::new(), stderr: Default::default(), usage }
 }
 
-/// What an execution has used, in one line.
+/// What an execution has used, as far as it is known, in one line.
 fn used(usage: &Usage) -> String {
+    let memory = match usage.memory_peak_bytes {
+        // It has none, or has not told.
+        0 => String::new(),
+        peak => format!(", peak memory {}", output::bytes(peak)),
+    };
     let fuel = usage.fuel.map(|fuel| format!(", fuel {fuel}")).unwrap_or_default();
-    format!("time {}, peak memory {}{fuel}", output::duration(usage.duration), output::bytes(usage.memory_peak_bytes))
+    format!("time {}{memory}{fuel}", output::duration(usage.duration))
 }

@@ -1,6 +1,7 @@
 //! The variables of an environment, as Docker's options have them.
 
 use anyhow::Context as _;
+use std::env::VarError;
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -22,11 +23,11 @@ impl Variables {
     /// `NAME=value` each, those of the files first: of two with one name the later counts.
     ///
     /// # Errors
-    /// When a file cannot be read.
+    /// When a file cannot be read, or a value of this shell's is not UTF-8.
     pub(super) fn read(self) -> anyhow::Result<Vec<String>> {
         let mut variables = lines(&self.env_file)?;
         variables.extend(self.env);
-        Ok(variables.into_iter().filter_map(with_value).collect())
+        variables.into_iter().filter_map(|variable| with_value(variable).transpose()).collect()
     }
 }
 
@@ -42,9 +43,13 @@ pub(super) fn lines(files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
 }
 
 /// Of a name alone, the value that it has in this process, if it has one.
-fn with_value(variable: String) -> Option<String> {
+fn with_value(variable: String) -> anyhow::Result<Option<String>> {
     if variable.contains('=') {
-        return Some(variable);
+        return Ok(Some(variable));
     }
-    std::env::var(&variable).ok().map(|value| format!("{variable}={value}"))
+    match std::env::var(&variable) {
+        Ok(value) => Ok(Some(format!("{variable}={value}"))),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => anyhow::bail!("--env {variable}: its value in this shell is not UTF-8"),
+    }
 }

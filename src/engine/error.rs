@@ -14,14 +14,6 @@ impl Rejected {
         Self(one_line.chars().take(Self::CHARS_MAX).collect())
     }
 
-    /// A module's text that is none.
-    pub(crate) fn from_text(error: &impl std::fmt::Display) -> Self {
-        // What is wrong, and where; below that it is shown.
-        let told = error.to_string();
-        let told: Vec<&str> = told.lines().take(2).map(str::trim).collect();
-        Self::new(format_args!("not a valid module: {}", told.join(" ")))
-    }
-
     pub(super) fn from_compiler(error: &wasmtime::Error) -> Self {
         Self::new(format_args!("does not compile: {error:#}"))
     }

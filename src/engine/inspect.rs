@@ -98,8 +98,8 @@ pub(super) fn inspect(wasm: &[u8], known: &KnownImports) -> Result<ModuleInfo, R
         let payload = payload.map_err(invalid)?;
         if let Payload::Version { encoding: Encoding::Component, .. } = payload {
             return Err(Rejected::new(
-                "a component: this server runs core modules, WASI preview 1 commands (jco and wasm-tools make \
-                 components; leave that step out)",
+                "a component: only core modules run here, WASI preview 1 commands (jco and wasm-tools make components; \
+                 leave that step out)",
             ));
         }
         if let ValidPayload::Func(function, body) = validator.payload(&payload).map_err(invalid)? {

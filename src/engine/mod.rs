@@ -13,6 +13,7 @@ mod inspect;
 mod limiter;
 mod sandbox;
 mod stdio;
+mod text;
 mod ticker;
 mod turns;
 mod weight;
@@ -21,12 +22,14 @@ pub use budget::{MemoryBudget, SetAside};
 pub use error::{CompileError, Error, Rejected};
 pub use flavour::Flavour;
 pub use sandbox::{Invocation, SharedDir, Stdio};
+pub use text::module_bytes;
 pub use weight::Weight;
 
 use crate::domain::{Limits, ModuleInfo, Outcome};
 use flavour::Flavoured;
 use inspect::KnownImports;
 use sandbox::Sandbox;
+use std::fs::File;
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -139,13 +142,20 @@ impl Engine {
     pub unsafe fn load(&self, artifact: &[u8], flavour: Flavour) -> Result<Program, Error> {
         let flavoured = self.flavoured(flavour)?;
         // SAFETY: the caller's promise is the one that wasmtime asks for.
-        let module = unsafe { wasmtime::Module::deserialize(&flavoured.engine, artifact) }
-            .map_err(|e| Error::Artifact(format!("{e:#}")))?;
-        let start = module
-            .get_export_index(inspect::START)
-            .ok_or_else(|| Error::Artifact(format!("no export {}", inspect::START)))?;
-        let pre = flavoured.linker.instantiate_pre(&module).map_err(|e| Error::Artifact(format!("{e:#}")))?;
-        Ok(Program(Arc::new(Linked { pre, start })))
+        program(flavoured, unsafe { wasmtime::Module::deserialize(&flavoured.engine, artifact) })
+    }
+
+    /// The same of a file, which may go on behind the artifact: its pages are used as they are, without a copy.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    ///
+    /// # Safety
+    /// As of [`Engine::load`], for as long as the program lives: nobody may write to the file.
+    pub unsafe fn load_file(&self, artifact: File, flavour: Flavour) -> Result<Program, Error> {
+        let flavoured = self.flavoured(flavour)?;
+        // SAFETY: the caller's promise is the one that wasmtime asks for.
+        program(flavoured, unsafe { wasmtime::Module::deserialize_open_file(&flavoured.engine, artifact) })
     }
 
     /// Runs a program once, in a sandbox of its own, and takes the sandbox down.
@@ -188,4 +198,14 @@ impl Engine {
         let made = Flavoured::new(flavour, &self.0.settings)?;
         Ok(slot.get_or_init(|| made))
     }
+}
+
+fn program(flavoured: &Flavoured, loaded: wasmtime::Result<wasmtime::Module>) -> Result<Program, Error> {
+    let artifact = |e: wasmtime::Error| Error::Artifact(format!("{e:#}"));
+    let module = loaded.map_err(artifact)?;
+    let start = module
+        .get_export_index(inspect::START)
+        .ok_or_else(|| Error::Artifact(format!("no export {}", inspect::START)))?;
+    let pre = flavoured.linker.instantiate_pre(&module).map_err(artifact)?;
+    Ok(Program(Arc::new(Linked { pre, start })))
 }

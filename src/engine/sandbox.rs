@@ -17,7 +17,8 @@ use wasmtime_wasi::{FsPerms, WasiCtxBuilder, WasiView as _};
 
 /// The most random bytes that one host call gives.
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
-/// The most resources, such as open streams, that one guest may hold.
+/// The most resources, such as open streams, that one guest may hold which has no files. With files it is wasmtime's
+/// own limit, a million, that counts, and this process's of open files.
 const RESOURCES_MAX: usize = 512;
 /// Ticks until a guest first looks up. Not 0: it would stop before its first instruction.
 const TICKS_PER_TURN: u64 = 1;
@@ -47,7 +48,8 @@ pub enum Stdio {
         /// stdout and stderr become one stream and report as a terminal.
         tty: bool,
     },
-    /// The streams of this process, as they come and without a bound. The [`Outcome`] has nothing of them.
+    /// The streams of this process, as they come and without a bound. The [`Outcome`] has nothing of them. A host call
+    /// that waits holds the guest's thread.
     Inherited,
 }
 
@@ -142,16 +144,17 @@ fn wasi(
 ) -> Result<WasiP1Ctx, Error> {
     let mut builder = WasiCtxBuilder::new();
     builder.args(&invocation.args).envs(&invocation.env).max_random_size(RANDOM_BYTES_MAX);
-    // A guest that sleeps must not hold a thread.
-    builder.allow_blocking_current_thread(false);
     match std::mem::take(&mut invocation.stdio) {
         Stdio::Captured { stdin, tty } => {
+            // A guest that sleeps must not hold a thread.
+            builder.allow_blocking_current_thread(false);
             let (stdout, stderr, sink) = Sink::pair(limits.stdout_bytes, tty);
             builder.stdin(Stdin::new(stdin)).stdout(stdout).stderr(stderr);
             *written = Some(sink);
         }
         Stdio::Inherited => {
-            builder.inherit_stdio();
+            // Its thread waits anyway when a stream does, and files are several times faster so.
+            builder.allow_blocking_current_thread(true).inherit_stdio();
         }
     }
     for SharedDir { host, guest } in &invocation.dirs {
@@ -160,7 +163,9 @@ fn wasi(
             .map_err(|e| Error::Sandbox(format!("{}: {e:#}", host.display())))?;
     }
     let mut wasi = builder.build_p1();
-    wasi.ctx().table.set_max_capacity(RESOURCES_MAX);
+    if invocation.dirs.is_empty() {
+        wasi.ctx().table.set_max_capacity(RESOURCES_MAX);
+    }
     Ok(wasi)
 }
 

@@ -73,7 +73,8 @@ impl Ticker {
             .spawn(move || {
                 let mut idle_ticks = 0;
                 while !ending.load(Ordering::SeqCst) {
-                    thread::sleep(TICK);
+                    // Not `sleep`: whoever drops the ticker waits for this thread.
+                    thread::park_timeout(TICK);
                     flavours.iter().filter_map(OnceLock::get).for_each(|made| made.engine.increment_epoch());
                     turns.iter().for_each(|turns| turns.tick());
                     idle_ticks = if beating.running.load(Ordering::Relaxed) == 0 { idle_ticks + 1 } else { 0 };

@@ -2,7 +2,8 @@
 
 use super::{Error, write_private};
 use crate::domain::Digest;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::Path;
 
 /// The seal at the end of an artifact, in bytes.
@@ -32,12 +33,7 @@ impl ArtifactKey {
 
     /// The seal of an artifact, over what it was compiled of and how as well.
     pub(super) fn seal(&self, artifact: &[u8], digest: Digest, flavour: &str) -> [u8; SEAL_BYTES] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        hasher.update(digest.as_bytes());
-        hasher.update(&(flavour.len() as u64).to_le_bytes());
-        hasher.update(flavour.as_bytes());
-        hasher.update(artifact);
-        *hasher.finalize().as_bytes()
+        *self.hasher(digest, flavour).update(artifact).finalize().as_bytes()
     }
 
     /// Takes the seal off, if it is right.
@@ -46,5 +42,24 @@ impl ArtifactKey {
         let seal = <[u8; SEAL_BYTES]>::try_from(sealed.split_off(at)).ok()?;
         // Comparing two `Hash`es takes the same time wherever they differ.
         (blake3::Hash::from(seal) == blake3::Hash::from(self.seal(&sealed, digest, flavour))).then_some(sealed)
+    }
+
+    /// Whether a file is an artifact with its right seal behind it.
+    pub(super) fn is_sealed(&self, mut file: &File, digest: Digest, flavour: &str) -> io::Result<bool> {
+        let Some(at) = file.metadata()?.len().checked_sub(SEAL_BYTES as u64) else { return Ok(false) };
+        let mut hasher = self.hasher(digest, flavour);
+        hasher.update_reader(file.take(at))?;
+        let mut seal = [0; SEAL_BYTES];
+        file.read_exact(&mut seal)?;
+        Ok(blake3::Hash::from(seal) == hasher.finalize())
+    }
+
+    /// Has taken in what every seal is over but the artifact itself.
+    fn hasher(&self, digest: Digest, flavour: &str) -> blake3::Hasher {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(digest.as_bytes());
+        hasher.update(&(flavour.len() as u64).to_le_bytes());
+        hasher.update(flavour.as_bytes());
+        hasher
     }
 }

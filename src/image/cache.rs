@@ -44,13 +44,15 @@ impl ArtifactCache {
         Ok(Self { dir, key, bytes_max: BYTES_MAX })
     }
 
-    /// What was compiled of a module, checked to be what this user wrote; `now` marks it as used.
-    pub fn get(&self, module: Digest, flavour: &str, now: SystemTime) -> Option<Vec<u8>> {
+    /// What was compiled of a module: a file of that and its seal, checked to be what this user wrote. It is never
+    /// written again, only replaced. `now` marks it as used.
+    pub fn get(&self, module: Digest, flavour: &str, now: SystemTime) -> Option<File> {
         let path = self.path(module, flavour);
-        let sealed = fs::read(&path).ok()?;
+        let sealed =
+            File::open(&path).ok().filter(|file| self.key.is_sealed(file, module, flavour).unwrap_or(false))?;
         // Only the order in which they go hangs on it.
-        let _ = File::options().append(true).open(&path).and_then(|file| file.set_modified(now));
-        self.key.open_artifact(sealed, module, flavour)
+        let _ = sealed.set_modified(now);
+        Some(sealed)
     }
 
     /// Keeps what was compiled of a module, and makes room for it.
@@ -122,6 +124,14 @@ mod tests {
         Digest::new([number; 32])
     }
 
+    /// What is kept, without its seal.
+    fn kept(cache: &ArtifactCache, number: u8, second: u64) -> Option<Vec<u8>> {
+        let path = cache.path(module(number), "plain");
+        cache.get(module(number), "plain", at(second))?;
+        let sealed = fs::read(path).unwrap();
+        Some(sealed[..sealed.len() - blake3::OUT_LEN].to_vec())
+    }
+
     #[test]
     fn what_was_used_longest_ago_makes_room() {
         let dir = tempfile::tempdir().unwrap();
@@ -130,7 +140,7 @@ mod tests {
         let keep = |number: u8, second: u64| {
             cache.keep(module(number), "plain", &[number; 100], at(second)).unwrap();
             // A file is as old as its last use, which is now for one that was just written.
-            assert_eq!(cache.get(module(number), "plain", at(second)), Some(vec![number; 100]));
+            assert_eq!(kept(&cache, number, second), Some(vec![number; 100]));
         };
         keep(1, 1);
         keep(2, 2);
@@ -162,9 +172,28 @@ mod tests {
         ArtifactCache::open(dir.path(), [1; 32]).unwrap().keep(module(1), "plain", b"x", at(0)).unwrap();
         fs::remove_file(dir.path().join(KEY)).unwrap();
         let other = ArtifactCache::open(dir.path(), [2; 32]).unwrap();
-        assert_eq!(other.get(module(1), "plain", at(0)), None);
+        assert_eq!(kept(&other, 1, 0), None);
         other.keep(module(1), "plain", b"y", at(0)).unwrap();
-        assert_eq!(other.get(module(1), "plain", at(0)), Some(b"y".to_vec()));
-        assert_eq!(other.get(module(1), "metered", at(0)), None);
+        assert_eq!(kept(&other, 1, 0), Some(b"y".to_vec()));
+        assert!(other.get(module(1), "metered", at(0)).is_none());
+    }
+
+    #[test]
+    fn a_damaged_artifact_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = ArtifactCache::open(dir.path(), [1; 32]).unwrap();
+        cache.keep(module(1), "plain", b"what was compiled", at(0)).unwrap();
+        let path = cache.path(module(1), "plain");
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            fs::write(&path, flipped).unwrap();
+            assert_eq!(kept(&cache, 1, 0), None, "byte {at}");
+            fs::write(&path, &whole[..at]).unwrap();
+            assert_eq!(kept(&cache, 1, 0), None, "cut at {at}");
+        }
+        fs::write(&path, whole).unwrap();
+        assert!(kept(&cache, 1, 0).is_some());
     }
 }

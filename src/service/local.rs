@@ -79,7 +79,7 @@ impl Local {
         if let Some(program) = flavours.into_iter().find_map(|flavour| self.cached(module, flavour)) {
             return Ok(LocalModule(program));
         }
-        let wasm = wat::parse_bytes(file).map_err(|e| NotLoaded::Rejected(Rejected::from_text(&e)))?;
+        let wasm = engine::module_bytes(file).map_err(NotLoaded::Rejected)?;
         let info = self.engine.inspect(&wasm).map_err(NotLoaded::Rejected)?;
         let flavour = metering.flavour(info.memory);
         let artifact = self.engine.compile(&wasm, flavour).map_err(|e| match e {
@@ -97,8 +97,9 @@ impl Local {
 
     fn cached(&self, module: Digest, flavour: Flavour) -> Option<Program> {
         let artifact = self.cache.as_ref()?.get(module, flavour.name(), SystemTime::now())?;
-        // SAFETY: its seal says that this user's compiler wrote these bytes, and this copy is ours alone.
-        unsafe { self.engine.load(&artifact, flavour) }.ok()
+        // SAFETY: its seal says that this user's compiler wrote these bytes. Nothing writes to the file again: only this
+        // user may, who could as well write to this process.
+        unsafe { self.engine.load_file(artifact, flavour) }.ok()
     }
 
     /// Runs a module once, in a sandbox of its own. Dropped, the guest is stopped, but for one bulk memory instruction.

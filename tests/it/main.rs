@@ -60,6 +60,7 @@ mod power;
 mod queue;
 mod restart;
 mod restore;
+mod run;
 mod seed;
 mod settings;
 mod shutdown;
