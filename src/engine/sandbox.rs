@@ -15,7 +15,7 @@ use wasmtime::UpdateDeadline;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder, WasiView as _};
 
-/// The most random bytes that one host call gives.
+/// The most random bytes that one host call gives, on a thread that serves others as well.
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// The most resources, such as open streams, that one guest may hold which has no files. With files it is wasmtime's
 /// own limit, a million, that counts, and this process's of open files.
@@ -143,17 +143,17 @@ fn wasi(
     written: &mut Option<Arc<Mutex<Written>>>,
 ) -> Result<WasiP1Ctx, Error> {
     let mut builder = WasiCtxBuilder::new();
-    builder.args(&invocation.args).envs(&invocation.env).max_random_size(RANDOM_BYTES_MAX);
+    builder.args(&invocation.args).envs(&invocation.env);
     match std::mem::take(&mut invocation.stdio) {
         Stdio::Captured { stdin, tty } => {
             // A guest that sleeps must not hold a thread.
-            builder.allow_blocking_current_thread(false);
+            builder.allow_blocking_current_thread(false).max_random_size(RANDOM_BYTES_MAX);
             let (stdout, stderr, sink) = Sink::pair(limits.stdout_bytes, tty);
             builder.stdin(Stdin::new(stdin)).stdout(stdout).stderr(stderr);
             *written = Some(sink);
         }
         Stdio::Inherited => {
-            // Its thread waits anyway when a stream does, and files are several times faster so.
+            // Its thread waits anyway when a stream does, and work with files costs half as much so.
             builder.allow_blocking_current_thread(true).inherit_stdio();
         }
     }
