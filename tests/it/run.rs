@@ -367,7 +367,7 @@ fn a_second_run_does_not_compile() {
     // The content counts and not the name.
     fs::rename(place.path("toolbox.wasm"), place.path("other")).unwrap();
     assert_eq!(printed(place.run(&["other", "echo", "2"])), "2\n");
-    assert_eq!(place.artifacts(), [artifact.clone()]);
+    assert_eq!(place.artifacts().len(), 1);
     assert_eq!(fs::metadata(&artifact).unwrap().ino(), compiled);
 
     // Fuel is counted by other code.
