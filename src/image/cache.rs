@@ -12,7 +12,7 @@ use super::artifact::ArtifactKey;
 use super::{Error, list, make_dir, remove_if_there};
 use crate::domain::{Digest, MB};
 use std::fs::{self, File, Metadata};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -53,6 +53,13 @@ impl ArtifactCache {
         // Only the order in which they go hangs on it.
         let _ = sealed.set_modified(now);
         Some(sealed)
+    }
+
+    /// The same as bytes, without the seal.
+    pub fn read(&self, module: Digest, flavour: &str, now: SystemTime) -> Option<Vec<u8>> {
+        let mut sealed = Vec::new();
+        self.get(module, flavour, now)?.read_to_end(&mut sealed).ok()?;
+        self.key.open_artifact(sealed, module, flavour)
     }
 
     /// Keeps what was compiled of a module, and makes room for it.

@@ -11,7 +11,7 @@ use super::{Callable, Error, Service, blocking};
 use crate::domain::{
     AccountId, CallRequest, Captured, Change, Definition, Digest, FunctionName, ImageReference, Outcome, Usage, Verdict,
 };
-use crate::engine::{Flavour, Rejected};
+use crate::engine::{self, Flavour};
 use crate::image::ArtifactCache;
 use std::fs;
 use std::io;
@@ -267,7 +267,7 @@ impl Development {
         if served == Some(contents) {
             return Ok(Candidate { contents, received: None });
         }
-        let wasm = wat::parse_bytes(&bytes).map_err(|e| Error::Rejected(Rejected::from_text(&e)))?;
+        let wasm = engine::module_bytes(&bytes).map_err(Error::Rejected)?;
         let mut incoming = service.begin_upload().await?;
         incoming.write(&wasm)?;
         let received = service.receive(&self.account, self.image(), incoming).await?;
@@ -284,7 +284,7 @@ impl Development {
         let files = Arc::clone(&service.0.files);
         if let Some(cache) = self.cache.clone() {
             let files = Arc::clone(&files);
-            let recall = move || match cache.get(module, flavour, SystemTime::now()) {
+            let recall = move || match cache.read(module, flavour, SystemTime::now()) {
                 Some(artifact) => files.keep_artifact(digest, flavour, &artifact),
                 None => Ok(()),
             };
