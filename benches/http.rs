@@ -56,6 +56,8 @@ const TOOLBOX: &[u8] = include_bytes!("../guest-examples/toolbox/toolbox.wasm");
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(800);
 const CONNECTIONS: usize = 16;
+/// More than the head of any answer here has.
+const HEAD_BYTES_MAX: usize = 1 << 10;
 /// Clients that make asynchronous calls.
 const ENQUEUERS: usize = 64;
 /// More than they make.
@@ -257,12 +259,12 @@ async fn bare_hyper() -> SocketAddr {
     address
 }
 
-/// One request to one server, made again and again. Its answers all have the same length.
+/// One request to one server, made again and again. The bodies of its answers all have the same length.
 #[derive(Clone)]
 struct Target {
     address: SocketAddr,
     request: Vec<u8>,
-    answer_bytes: usize,
+    body_bytes: usize,
 }
 
 impl Target {
@@ -271,9 +273,9 @@ impl Target {
         let method = if body.is_empty() { "GET" } else { "POST" };
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{length}\r\n");
         let request = [head.as_bytes(), body].concat();
-        let mut target = Self { address, request, answer_bytes: 0 };
+        let mut target = Self { address, request, body_bytes: 0 };
         if !path.contains("/spin/") {
-            target.answer_bytes = target.length_of_answer();
+            target.body_bytes = target.length_of_body();
         }
         target
     }
@@ -286,18 +288,18 @@ impl Target {
         stream
     }
 
-    fn length_of_answer(&self) -> usize {
+    fn length_of_body(&self) -> usize {
         let mut stream = self.begin();
         let mut answer = Vec::new();
         let mut piece = vec![0; 64 << 10];
         loop {
             let read = stream.read(&mut piece).expect("an answer");
             answer.extend_from_slice(&piece[..read]);
-            let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+            let Some(end) = head_bytes(&answer) else { continue };
             let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
             assert!(head.starts_with("http/1.1 200"), "{head}");
             let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()).expect("a length");
-            return end + 4 + length.parse::<usize>().expect("a number");
+            return length.parse().expect("a number");
         }
     }
 
@@ -332,17 +334,33 @@ impl Target {
     async fn repeat(self, began: Instant) -> Vec<f64> {
         let mut stream = tokio::net::TcpStream::connect(self.address).await.expect("a connection");
         stream.set_nodelay(true).expect("no delay");
-        let mut answer = vec![0; self.answer_bytes];
+        let mut answer = vec![0; HEAD_BYTES_MAX + self.body_bytes];
         let mut micros = Vec::new();
         while began.elapsed() < ROUND {
             let sent = Instant::now();
             stream.write_all(&self.request).await.expect("sent");
-            stream.read_exact(&mut answer).await.expect("answered");
+            self.read(&mut stream, &mut answer).await;
             micros.push(sent.elapsed().as_secs_f64() * 1e6);
         }
         assert!(answer.starts_with(b"HTTP/1.1 200"));
         micros
     }
+
+    /// Reads one answer, and nothing of what comes behind it.
+    async fn read(&self, stream: &mut tokio::net::TcpStream, answer: &mut [u8]) {
+        let (mut read, mut end) = (0, None);
+        while end != Some(read) {
+            let more = stream.read(&mut answer[read..]).await.expect("answered");
+            assert!(more > 0, "the answer breaks off");
+            read += more;
+            end = end.or_else(|| Some(head_bytes(&answer[..read])? + self.body_bytes));
+        }
+    }
+}
+
+/// How long the head of an answer is, if all of it is there.
+fn head_bytes(answer: &[u8]) -> Option<usize> {
+    answer.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
 }
 
 /// Keeps every core awake, at the lowest priority, while it lives: a core that sleeps takes longer to wake than an answer

@@ -263,7 +263,9 @@ impl Handler {
     async fn call_sync(&self, function: Arc<Callable>, parts: &Parts, body: Incoming) -> Result<Answer, Error> {
         let request = self.call_request(&function, parts, body).await?;
         let ended = self.api.service.call_sync(function, request).await?;
-        Ok(answer::result(ended.call_id, ended.result, &parts.headers))
+        let mut answer = answer::result(ended.call_id, ended.result, &parts.headers);
+        answer::time(&mut answer, &ended.phases);
+        Ok(answer)
     }
 
     async fn call_async(&self, function: Arc<Callable>, parts: &Parts, body: Incoming) -> Result<Answer, Error> {

@@ -4,11 +4,12 @@ use super::directory::{Callable, Overrides};
 use super::error::{CallError, Failure, NotRun};
 use super::journal::Journal;
 use super::permits::{Busy, Permit};
+use super::phases::Phases;
 use super::runner::Execution;
 use super::{Service, now};
 use crate::domain::{
     CallId, CallRequest, CallResult, Called, Ending, FunctionUuid, IdempotencyKey, Image, Outcome, Record, Short,
-    Variable, Waiting,
+    Usage, Variable, Waiting,
 };
 use crate::engine::{Flavour, Invocation, Program, SetAside, Stdio};
 use crate::failpoint;
@@ -20,6 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,6 +38,16 @@ pub struct Ended {
     pub call_id: CallId,
     /// What it left.
     pub result: CallResult,
+    /// What took how long.
+    pub phases: Phases,
+}
+
+/// One start that has ended.
+pub(super) struct Ran {
+    pub(super) result: CallResult,
+    /// When its guest was about to begin.
+    loaded: Instant,
+    usage: Usage,
 }
 
 /// One start of a call that may run now.
@@ -76,6 +88,7 @@ impl Service {
     /// # Errors
     /// Why the call has no result. After [`CallError::Busy`] it never ran.
     pub async fn call_sync(&self, function: Arc<Callable>, request: CallRequest) -> Result<Ended, CallError> {
+        let accepted = Instant::now();
         let bytes = request.bytes();
         // What was updated while the body came, or while the call waited, counts: what a call is, is fixed at its start.
         let function = self.as_it_is(&function)?;
@@ -95,18 +108,21 @@ impl Service {
             }
             CallError::Busy(busy)
         })?;
+        let permitted = Instant::now();
         let mut journal = journal.unwrap_or_else(|| Journal::called(&function, call_id, &request));
         let function = if permit.waited() { self.as_it_is(&function)? } else { function };
         let cancelled = CancellationToken::new();
         let attempt = Attempt { call_id, number: 1, permit, function, request, aside: None, cancelled };
         let service = self.clone();
         let run = async move {
-            let result = service.run_once(attempt, &mut journal).await;
-            if let Err(why @ NotRun::NoMemory) = &result {
+            let ran = service.run_once(attempt, &mut journal).await;
+            if let Err(why @ NotRun::NoMemory) = &ran {
                 service.0.metrics.not_run();
                 journal.ended(Some(why.message(call_id)), None);
             }
-            result.map(|result| Ended { call_id, result }).map_err(|why| CallError::NotRun { call_id, why })
+            let Ran { result, loaded, usage } = ran.map_err(|why| CallError::NotRun { call_id, why })?;
+            let phases = Phases::of([accepted, permitted, loaded, Instant::now()], &usage);
+            Ok(Ended { call_id, result, phases })
         };
         Detached { running: Some(Box::pin(run)), tasks: &self.0.tasks }.await
     }
@@ -182,14 +198,14 @@ impl Service {
     ///
     /// # Errors
     /// Why there is no result.
-    pub(super) async fn run_once(&self, attempt: Attempt, journal: &mut Journal) -> Result<CallResult, NotRun> {
+    pub(super) async fn run_once(&self, attempt: Attempt, journal: &mut Journal) -> Result<Ran, NotRun> {
         let (call_id, function) = (attempt.call_id, Arc::clone(&attempt.function));
         let was_kept_memory = attempt.aside.is_some();
         let request = self.0.development.get().map(|_| attempt.request.clone());
         let panicked = || Err(NotRun::Failure(Failure::Internal("a panic, told on stderr".to_owned())));
         let ended = unless_it_panics(self.execute(attempt, journal)).await.unwrap_or_else(panicked);
         match &ended {
-            Ok(outcome) => tracing::debug!(
+            Ok((_, outcome)) => tracing::debug!(
                 %call_id,
                 function = %function.name,
                 ending = ?outcome.ending,
@@ -204,14 +220,15 @@ impl Service {
         }
         match ended {
             // More than that there will never be.
-            Ok(outcome) if outcome.ending == Ending::MemoryBudget && !was_kept_memory => Err(NotRun::NoMemory),
-            Ok(outcome) => {
+            Ok((_, outcome)) if outcome.ending == Ending::MemoryBudget && !was_kept_memory => Err(NotRun::NoMemory),
+            Ok((loaded, outcome)) => {
                 let definition = &function.definition;
                 let message = outcome.message(definition.size, definition.timeout);
                 self.0.metrics.ended(&outcome);
                 self.tell_developer(request, &outcome, message.as_deref());
                 journal.ended(message.clone(), Some(&outcome));
-                Ok(CallResult::of(outcome, message, definition.content_type()))
+                let usage = outcome.usage;
+                Ok(Ran { result: CallResult::of(outcome, message, definition.content_type()), loaded, usage })
             }
             Err(why) => {
                 self.0.metrics.not_run();
@@ -221,7 +238,8 @@ impl Service {
         }
     }
 
-    async fn execute(&self, attempt: Attempt, journal: &mut Journal) -> Result<Outcome, NotRun> {
+    /// Runs a guest; tells when it was about to begin as well.
+    async fn execute(&self, attempt: Attempt, journal: &mut Journal) -> Result<(Instant, Outcome), NotRun> {
         let Attempt { call_id, number, permit, function, request, aside, cancelled } = attempt;
         self.catch_up().await;
         let (image, program) = self.program(&function).await?;
@@ -236,7 +254,8 @@ impl Service {
         journal.runs(image.digest);
         failpoint::hit("call.runs");
         let execution = Execution { permit, function, program, invocation, cancelled };
-        self.0.runner.run(execution, journal).await.map_err(NotRun::Failure)
+        let loaded = Instant::now();
+        Ok((loaded, self.0.runner.run(execution, journal).await.map_err(NotRun::Failure)?))
     }
 
     /// The module that a function means now, loaded. Loading another under its image's name is a deployment.

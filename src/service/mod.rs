@@ -18,6 +18,7 @@ pub mod logs;
 mod metrics;
 mod open_calls;
 mod permits;
+mod phases;
 mod programs;
 pub mod results;
 mod runner;
@@ -29,6 +30,7 @@ pub use crate::store::Retention;
 pub use directory::Callable;
 pub use error::{CallError, Error, Failure, NotRun, SERVER_ERROR};
 pub use permits::Busy;
+pub use phases::Phases;
 pub use scheduler::Load;
 
 use crate::domain::{AccountId, CallResult, Quota, Timestamp};

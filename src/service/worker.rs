@@ -94,7 +94,7 @@ impl Service {
         let end = tokio::select! {
             biased;
             ended = running => match ended {
-                Ok(result) => StartEnd::Ended(result),
+                Ok(ran) => StartEnd::Ended(ran.result),
                 Err(NotRun::NoMemory) => StartEnd::NoMemory,
                 Err(why) => StartEnd::Ended(CallResult::failed(why.message(key.call_id))),
             },

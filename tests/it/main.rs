@@ -68,4 +68,5 @@ mod status;
 mod synced;
 mod terminal;
 mod test_verb;
+mod timing;
 mod update;
