@@ -1,5 +1,9 @@
 //! A client of the API: the only place of the command line that knows HTTP.
 
+mod connection;
+
+pub(super) use connection::{Answer, Connection, Repeated};
+
 use super::exit::{self, SERVER_ERROR};
 use super::output;
 use bytes::{Bytes, BytesMut};
@@ -256,12 +260,7 @@ impl Client {
 
     async fn send(&self, request: hyper::http::request::Builder, target: &str, body: Sending) -> anyhow::Result<Reply> {
         let ServerUrl { authority, path } = &self.server;
-        let address = if authority.rsplit(']').next().is_some_and(|end| end.contains(':')) {
-            authority.clone()
-        } else {
-            format!("{authority}:80")
-        };
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&address)).await;
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(with_port(authority))).await;
         let tcp = connecting.unwrap_or_else(|late| Err(late.into())).map_err(|e| self.nobody(&e))?;
         // Without it a connection is only slower.
         let _ = tcp.set_nodelay(true);
@@ -402,6 +401,12 @@ impl Body for Sending {
 /// A name with slashes as the segments of a path.
 pub(super) fn escaped_path(name: &str) -> String {
     name.split('/').map(escaped).collect::<Vec<_>>().join("/")
+}
+
+/// What is connected to: `http` has a port of its own.
+fn with_port(authority: &str) -> String {
+    let named = authority.rsplit(']').next().is_some_and(|end| end.contains(':'));
+    if named { authority.to_owned() } else { format!("{authority}:80") }
 }
 
 /// A text as one segment of a path or one value of a query.
