@@ -6,6 +6,7 @@
 mod address;
 mod audit;
 mod backup;
+mod bench;
 mod call;
 mod cancel;
 mod client;
@@ -79,6 +80,8 @@ enum Verb {
     Test(test::Test),
     /// Serve a module while it is being written: its file is run as it is when a call comes
     Dev(dev::Dev),
+    /// Measure calls: of a module here, of a function, or of a URL
+    Bench(Box<Remote<bench::Bench>>),
     /// Check that a data directory keeps what was promised
     Audit(audit::Audit),
     /// Put all that a server must know into one file
@@ -187,6 +190,7 @@ impl Verb {
             Self::New(new) => new.run(),
             Self::Test(test) => until_interrupted(test.run()).await,
             Self::Dev(dev) => dev.run().await,
+            Self::Bench(bench) => until_interrupted(async move { bench.verb.run(&bench.server.client()?).await }).await,
             Self::Audit(audit) => audit.run(),
             Self::Backup(backup) => backup.run(),
             Self::Restore(restore) => restore.run(),

@@ -87,6 +87,11 @@ impl Bounds {
         }
     }
 
+    /// Whether one is set that a guest keeps, and not its caller.
+    pub(super) fn are_of_a_guest(self) -> bool {
+        self.size.is_some() || self.fuel.is_some()
+    }
+
     pub(super) fn size(self) -> ContainerSize {
         self.size.unwrap_or_default()
     }

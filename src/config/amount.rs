@@ -84,6 +84,13 @@ impl FromStr for Bytes {
     }
 }
 
+impl Wait {
+    /// How long.
+    pub fn duration(self) -> Duration {
+        self.0
+    }
+}
+
 impl FromStr for Wait {
     type Err = String;
 

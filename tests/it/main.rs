@@ -9,6 +9,7 @@ mod accept;
 mod arrival;
 mod audit;
 mod backup;
+mod bench;
 mod bodies;
 mod busy;
 mod call;
