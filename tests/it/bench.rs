@@ -1,6 +1,7 @@
 //! `bench`: measures calls (`docs/api.md` section 8).
 
 use crate::harness::program::{ended, failed, printed, start};
+use crate::harness::terminal::{CTRL_C, Terminal};
 use crate::harness::{Request, Server, binary, eventually, guests};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -346,4 +347,27 @@ fn ctrl_c_ends_it_with_nothing_said_and_nothing_left() {
     eventually("it is compiled", || place.0.path().join("cache").exists());
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert_eq!(failed(ended(child)), (130, String::new()));
+}
+
+#[test]
+fn a_terminal_shows_how_far_it_is_and_then_the_numbers() {
+    let place = Place::new();
+    let file = place.file("hello.wat", guests::prints("hello"));
+    let interrupted = |options: &[&str], shows: &dyn Fn(&str) -> bool| {
+        let mut terminal = Terminal::start(place.command(&[options, &["--rate", "50", &file]].concat()));
+        terminal.becomes("how far it is", shows);
+        terminal.keys(CTRL_C);
+        assert_eq!(terminal.ended().code(), Some(130));
+        // No number is said of what was not measured to its end.
+        assert!(!terminal.text().contains("succeeded") && terminal.is_sane(), "{}", terminal.text());
+    };
+    interrupted(&["--warmup", "1h"], &|screen| screen.contains("warm-up [░"));
+    let measuring = |screen: &str| screen.contains("measuring [█") && screen.contains(" calls, ");
+    interrupted(&["--warmup", "0", "-n", "300"], &measuring);
+
+    let mut terminal = Terminal::of_size(40, 100, place.command(&["--warmup", "0", "-n", "300", &file]));
+    assert_eq!(terminal.ended().code(), Some(0));
+    let text = terminal.text();
+    assert!(text.contains("300 succeeded") && text.contains("■■■") && text.contains("instantiate"), "{text}");
+    assert!(!text.contains("measuring") && terminal.is_sane(), "{text}");
 }
