@@ -5,7 +5,7 @@ use super::exit::{self, FAILED, NOT_RUNNABLE, SERVER_ERROR};
 use super::{output, run};
 use crate::domain::ImageReference;
 use anyhow::{Context as _, anyhow};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -43,7 +43,7 @@ impl Load {
         // A wrong name is said before anything is sent: what the server then refuses is the module.
         ImageReference::parse(&name).map_err(|e| anyhow!("-t {name}: {e}"))?;
         // Shown on a terminal only.
-        let bar = ProgressBar::new(module.len() as u64).with_style(style());
+        let bar = ProgressBar::new(module.len() as u64).with_style(style()).with_finish(ProgressFinish::AndClear);
         bar.set_message("sending");
         let sending = bar.clone();
         let on_sent = move |bytes| sending.inc(bytes as u64);

@@ -41,11 +41,14 @@ mod variables;
 mod version;
 
 use clap::{Parser, Subcommand};
+use exit::{FAILED, INTERRUPTED};
 use std::ffi::OsString;
 use std::io;
-
-use exit::{FAILED, INTERRUPTED};
+use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
+
+/// How long a verb that is interrupted may take to take back what it has begun.
+const TAKING_BACK_MAX: Duration = Duration::from_millis(100);
 
 /// A self-hosted function runtime: functions are defined over HTTP, and every call runs a WebAssembly module in a
 /// fresh sandbox.
@@ -164,12 +167,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 ///
 /// It has a task of its own, for it may write to a pipe that nobody reads.
 async fn until_interrupted(verb: impl Future<Output = anyhow::Result<u8>> + Send + 'static) -> anyhow::Result<u8> {
-    let verb = async { AbortOnDropHandle::new(tokio::spawn(verb)).await };
+    let mut verb = AbortOnDropHandle::new(tokio::spawn(verb));
     tokio::select! {
         biased;
-        interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| INTERRUPTED).map_err(Into::into),
-        result = verb => result?,
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        result = &mut verb => return result?,
     }
+    verb.abort();
+    // What it holds may have something to take back, such as a bar on the screen.
+    let _ = tokio::time::timeout(TAKING_BACK_MAX, verb).await;
+    Ok(INTERRUPTED)
 }
 
 impl Verb {

@@ -359,7 +359,8 @@ fn a_terminal_shows_how_far_it_is_and_then_the_numbers() {
         terminal.keys(CTRL_C);
         assert_eq!(terminal.ended().code(), Some(130));
         // No number is said of what was not measured to its end.
-        assert!(!terminal.text().contains("succeeded") && terminal.is_sane(), "{}", terminal.text());
+        let text = terminal.text();
+        assert!(!text.contains("succeeded") && terminal.is_sane(), "{text}");
     };
     interrupted(&["--warmup", "1h"], &|screen| screen.contains("warm-up [░"));
     let measuring = |screen: &str| screen.contains("measuring [█") && screen.contains(" calls, ");

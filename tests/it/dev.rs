@@ -343,7 +343,7 @@ fn a_file_that_cannot_be_served_says_why() {
     fs::write(dir.path().join("good.wat"), guests::prints("")).unwrap();
     for (arguments, status, words) in [
         (&["none.wasm"][..], 127, "none.wasm: No such file"),
-        (&["text"], 126, "text: not a valid module"),
+        (&["text"], 126, "text: not a WebAssembly module"),
         (&["tmp"], 126, "tmp: is not a file"),
         (&["--size", "s1", "large.wat"], 126, "large.wat: ContainerSize: s1 (64 MB) is less than"),
         (&["--size", "s9", "good.wat"], 2, "--size"),

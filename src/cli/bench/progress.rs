@@ -2,7 +2,7 @@
 
 use super::load::{Load, Running, Until};
 use super::record::Recorder;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use std::time::Duration;
 
 /// How often the bar moves.
@@ -20,8 +20,8 @@ pub(super) async fn watched(mut running: Running, load: &Load) -> anyhow::Result
         Until::Calls(calls) => calls,
         Until::Time(time) => millis(time),
     };
-    // On a terminal only; cleared when it is dropped.
-    let bar = ProgressBar::new(length).with_style(style).with_prefix("warm-up");
+    // On a terminal only.
+    let bar = ProgressBar::new(length).with_style(style).with_finish(ProgressFinish::AndClear).with_prefix("warm-up");
     let mut ticks = tokio::time::interval(TICK);
     let mut all = Recorder::new()?;
     loop {

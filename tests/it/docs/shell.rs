@@ -32,6 +32,8 @@ pub struct Shell {
     heard: Vec<u8>,
     /// How many commands have been typed since then.
     typed: usize,
+    /// Whether a command was typed that goes on in the background.
+    has_background: bool,
     /// What is said here, and in the documentation.
     places: Vec<(String, &'static str)>,
     _home: TempDir,
@@ -45,8 +47,7 @@ impl Shell {
         let (bin, work) = (root.join("bin"), root.join("work"));
         fs::create_dir(&bin).unwrap();
         fs::create_dir(&work).unwrap();
-        let program = std::env::var_os(PLAYED).map_or_else(|| env!("CARGO_BIN_EXE_hyperfunc").into(), PathBuf::from);
-        symlink(program.canonicalize().unwrap(), bin.join("hyperfunc")).unwrap();
+        symlink(program().canonicalize().unwrap(), bin.join("hyperfunc")).unwrap();
         copy_examples(&work.join("guest-examples"));
 
         let dev = free_address();
@@ -73,7 +74,8 @@ impl Shell {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let places =
             vec![(server.address.to_string(), SERVER), (dev.clone(), DEV), (text(&work), HOME), (text(&root), HOME)];
-        let mut shell = Self { child, stdin, pieces, heard: Vec::new(), typed: 0, places, _home: home };
+        let mut shell =
+            Self { child, stdin, pieces, heard: Vec::new(), typed: 0, has_background: false, places, _home: home };
         // The address that the documentation has is taken by somebody else, perhaps.
         shell.type_in(&format!(
             "hyperfunc() {{ case $1 in dev) command hyperfunc dev --listen {dev} \"${{@:2}}\";; *) command hyperfunc \"$@\";; esac; }}"
@@ -88,8 +90,13 @@ impl Shell {
         self.typed = 0;
     }
 
+    pub fn has_background(&self) -> bool {
+        self.has_background
+    }
+
     /// Types a command, waits for its end, and returns its status.
     pub fn type_in(&mut self, command: &str) -> i32 {
+        self.has_background |= command.trim_end().ends_with('&');
         let command = self.places.iter().fold(command.to_owned(), |text, (here, there)| match *there {
             HOME => text,
             address => text.replace(address, here),
@@ -106,7 +113,7 @@ impl Shell {
     pub fn play(&mut self, command: &str) -> String {
         self.begin();
         self.type_in(command);
-        if command.trim_end().ends_with('&') {
+        if self.has_background {
             while let Ok(piece) = self.pieces.recv_timeout(QUIET) {
                 self.heard.extend(piece);
             }
@@ -149,6 +156,11 @@ impl Drop for Shell {
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         let _ = self.child.wait();
     }
+}
+
+/// The program that is played.
+pub fn program() -> PathBuf {
+    std::env::var_os(PLAYED).map_or_else(|| env!("CARGO_BIN_EXE_hyperfunc").into(), PathBuf::from)
 }
 
 fn copy_examples(to: &Path) {
