@@ -175,7 +175,12 @@ impl Client {
     /// # Errors
     /// As [`Client::ask`].
     pub(super) async fn delete(&self, target: &str) -> anyhow::Result<Reply> {
-        self.send(Request::builder().method(Method::DELETE), target, Sending::of(Bytes::new())).await
+        let sent = self.send(Request::builder().method(Method::DELETE), target, Sending::of(Bytes::new())).await;
+        sent.map_err(|error| match error.downcast::<Refusal>() {
+            // What a query says there, a flag says here.
+            Ok(refusal) => Refusal { message: refusal.message.replace("force=1", "-f"), ..refusal }.into(),
+            Err(error) => error,
+        })
     }
 
     /// Sends a module; `on_sent` is told how much of it is on its way, in bytes.

@@ -18,7 +18,7 @@ pub(super) struct Create {
     /// The image
     image: String,
     /// The end of its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
     cmd: Vec<String>,
 }
 

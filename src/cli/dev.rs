@@ -28,6 +28,8 @@ const TERMINATED: u8 = 143;
 const HUNG_UP: u8 = 129;
 /// Refused requests that were not printed yet: further ones are not.
 const REFUSED_MAX: usize = 64;
+/// How long the calls that run have to end, and their function to be removed.
+const END_MAX: Duration = Duration::from_secs(2);
 /// How often it is tried to remove what was kept, and how long between.
 const REMOVE_TRIES: u32 = 20;
 const REMOVE_AGAIN_AFTER: Duration = Duration::from_millis(10);
@@ -46,7 +48,7 @@ pub(super) struct Dev {
     #[arg(short, long)]
     tty: bool,
     /// The module, in bytes or as text, and the end of its argv
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["FILE", "CMD"])]
+    #[arg(required = true, trailing_var_arg = true, value_names = ["FILE", "CMD"])]
     command: Vec<String>,
 }
 
@@ -58,19 +60,23 @@ struct Session {
     function: Arc<Callable>,
     /// In a task of its own, for it may write to a terminal that nobody reads. Ends only when it must.
     printing: AbortOnDropHandle<anyhow::Result<Infallible>>,
+    /// In another one: calls wait for the file with it.
+    watching: AbortOnDropHandle<()>,
 }
 
 impl Dev {
     pub(super) async fn run(self) -> anyhow::Result<u8> {
+        // Before there is anything to leave behind.
+        let told_to_end = told_to_end()?;
         let kept = tempfile::Builder::new().prefix("hyperfunc-dev-").tempdir().context("a temporary directory")?;
-        let ended = self.serve(kept.path()).await;
+        let ended = self.serve(kept.path(), told_to_end).await;
         remove(kept);
         ended
     }
 
     /// Serves until it is told to end, or must; after that nothing is written any more.
-    async fn serve(self, data: &Path) -> anyhow::Result<u8> {
-        let mut told_to_end = pin!(told_to_end()?);
+    async fn serve(self, data: &Path, told_to_end: impl Future<Output = u8>) -> anyhow::Result<u8> {
+        let mut told_to_end = pin!(told_to_end);
         let mut session = tokio::select! {
             status = &mut told_to_end => return Ok(status),
             session = self.start(data) => session?,
@@ -130,37 +136,41 @@ impl Dev {
         let server = Server::start(api, vec![listener], config.connections_max);
 
         let uuid = function.uuid.reveal();
-        output::line(&format!("{shown} is called at http://{address}/"))?;
-        output::line(&format!(
-            "as on a server, with outputs and logs, at http://{address}/call/{}/{uuid}",
+        let called_at = format!(
+            "{shown} is called at http://{address}/\n\
+             as on a server, with outputs and logs, at http://{address}/call/{}/{uuid}\n\
+             Ctrl-C ends it",
             function.name
-        ))?;
-        output::line("Ctrl-C ends it")?;
+        );
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let printing = print(name, service.clone(), events, refused);
+        let printing = print(called_at, name, service.clone(), events, refused);
         let printing = AbortOnDropHandle::new(tokio::spawn(printing));
-        Ok(Session { service, server, function, printing })
+        let watched = service.clone();
+        let watching = AbortOnDropHandle::new(tokio::spawn(async move { watched.watch_development().await }));
+        Ok(Session { service, server, function, printing, watching })
     }
 }
 
 impl Session {
     /// Ends the calls that run, and their logs.
     async fn end(self) {
-        let Self { service, server, function, printing } = self;
-        drop((server, printing));
+        let Self { service, server, function, printing, watching } = self;
+        drop((server, printing, watching));
+        let removed = service.remove_function(function.account.clone(), function.name.clone(), true);
         // What is kept is removed next, whatever became of this.
-        let _ = service.remove_function(function.account.clone(), function.name.clone(), true).await;
+        let _ = tokio::time::timeout(END_MAX, removed).await;
     }
 }
 
-/// Prints what happens, and keeps the function what its file is, until that cannot be.
+/// Prints where it is called, and what happens, until that cannot be.
 async fn print(
+    called_at: String,
     name: String,
     service: Service,
     mut events: mpsc::Receiver<Event>,
     mut refused: mpsc::Receiver<String>,
 ) -> anyhow::Result<Infallible> {
-    let mut watching = pin!(service.watch_development());
+    print_line(&called_at)?;
     let mut failed = pin!(service.failed());
     let mut was_broken = false;
     loop {
@@ -176,10 +186,14 @@ async fn print(
             }
             Some(line) = refused.recv() => line,
             reason = &mut failed => return Err(exit::with(SERVER_ERROR, reason)),
-            () = &mut watching => continue,
         };
-        output::line(&format!("{}  {text}", jiff::ZonedDateTime::now().strftime("%H:%M:%S")))?;
+        print_line(&format!("{}  {text}", jiff::ZonedDateTime::now().strftime("%H:%M:%S")))?;
     }
+}
+
+/// The other tasks of this thread do not wait for a terminal that nobody reads.
+fn print_line(text: &str) -> io::Result<()> {
+    tokio::task::block_in_place(|| output::line(text))
 }
 
 /// Listens for the signals from now on; ready with the exit status when one comes.
@@ -260,15 +274,11 @@ fn event_lines(name: &str, event: &Event, was_broken: bool) -> String {
 
 /// A call, and below it its stderr.
 fn ended_lines(call: &EndedCall) -> String {
-    let variable = |wanted: &str| {
-        let found = call.request.variables.iter().find(|(name, _)| name == wanted);
-        found.map(|(_, value)| output::shortened(value)).unwrap_or_default()
-    };
-    let query = variable("QUERY_STRING");
+    let query = output::shortened(&call.asked.query);
     let query = if query.is_empty() { query } else { format!("?{query}") };
     let mut lines = format!(
         "{} /{query}  {}  {}  {}",
-        variable("REQUEST_METHOD"),
+        output::shortened(&call.asked.method),
         status_of(call.verdict),
         output::duration(call.usage.duration),
         output::bytes(call.usage.memory_peak_bytes),

@@ -6,6 +6,7 @@ use super::output;
 use clap::builder::NonEmptyStringValueParser;
 use serde::Deserialize;
 use std::io::Write as _;
+use std::time::Duration;
 
 #[derive(clap::Args)]
 #[command(after_help = "Example: hyperfunc logs -f --tail 10 hello")]
@@ -96,7 +97,9 @@ impl Event {
         let text = |name: &str, text: &Option<String>| text.as_ref().map(|text| format!("{name}: {}", text.trim_end()));
         let details = [
             self.digest.as_ref().map(|digest| format!("image {}", output::short(digest))),
-            self.duration_ms.map(|milliseconds| format!("{milliseconds} ms")),
+            self.duration_ms.map(|milliseconds| {
+                output::duration(Duration::try_from_secs_f64(milliseconds / 1e3).unwrap_or_default())
+            }),
             self.memory_peak.map(output::bytes),
             self.fuel_used.map(|fuel| format!("fuel {fuel}")),
             self.message.clone(),
@@ -132,10 +135,10 @@ mod tests {
         assert_eq!(line(&running), "t  RUNNING   x  image abababababab");
         let finished = r#"{"Time":"t","Event":"FINISHED","CallId":"x","ShortStdout":"hi\n","DurationMs":6,
             "MemoryPeak":1536,"FuelUsed":7}"#;
-        assert_eq!(line(finished), "t  FINISHED  x  6 ms  1.5 KB  fuel 7  stdout: hi");
+        assert_eq!(line(finished), "t  FINISHED  x  6.00 ms  1.5 KB  fuel 7  stdout: hi");
         let failed = r#"{"Time":"t","Event":"FAILED","CallId":"x","Message":"exit status 3: no luck",
             "ShortStderr":"\u001b[2Jno luck","DurationMs":0.25}"#;
-        assert_eq!(line(failed), "t  FAILED    x  0.25 ms  exit status 3: no luck  stderr:  [2Jno luck");
+        assert_eq!(line(failed), "t  FAILED    x  250 µs  exit status 3: no luck  stderr:  [2Jno luck");
     }
 
     #[test]

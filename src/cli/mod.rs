@@ -57,7 +57,17 @@ const TAKING_BACK_MAX: Duration = Duration::from_millis(100);
 #[command(after_help = "Example: hyperfunc serve, and elsewhere: hyperfunc load hello.wasm && hyperfunc create hello")]
 struct Arguments {
     #[command(subcommand)]
-    verb: Verb,
+    verb: AnyVerb,
+}
+
+/// Every verb stands by itself and behind `func`, for hands that know the Hyper command line.
+#[derive(Subcommand)]
+enum AnyVerb {
+    #[command(flatten)]
+    Plain(Verb),
+    /// The same verbs, as the Hyper command line has them
+    #[command(subcommand, after_help = "Example: hyperfunc func ls, the same as: hyperfunc ls")]
+    Func(Verb),
 }
 
 #[derive(Subcommand)]
@@ -70,11 +80,26 @@ enum Verb {
     Images(Remote<images::Images>),
     /// Remove images
     Rmi(Remote<rmi::Rmi>),
-    #[command(flatten)]
-    Func(FuncVerb),
-    /// The verbs for functions, as the Hyper command line has them
-    #[command(name = "func", subcommand, after_help = "Example: hyperfunc func ls, the same as: hyperfunc ls")]
-    Nested(FuncVerb),
+    /// Define a function
+    Create(Box<Remote<create::Create>>),
+    /// Change a function
+    Update(Box<Remote<update::Update>>),
+    /// List the functions
+    Ls(Remote<ls::Ls>),
+    /// Show functions as JSON
+    Inspect(Remote<inspect::Inspect>),
+    /// Remove functions
+    Rm(Remote<rm::Rm>),
+    /// Call a function: stdin is what it gets
+    Call(Remote<call::Call>),
+    /// Read what a call has answered
+    Get(Remote<get::Get>),
+    /// End a call, or discard what it has answered
+    Cancel(Remote<cancel::Cancel>),
+    /// Show what happened to the calls of a function
+    Logs(Remote<logs::Logs>),
+    /// Count the calls of a function, or list them
+    Status(Remote<status::Status>),
     /// Run a module here and now, without a server
     Run(run::Run),
     /// Begin a function: source, build script and test cases
@@ -99,30 +124,6 @@ enum Verb {
     Version(Remote<version::Version>),
 }
 
-#[derive(Subcommand)]
-enum FuncVerb {
-    /// Define a function
-    Create(Box<Remote<create::Create>>),
-    /// Change a function
-    Update(Box<Remote<update::Update>>),
-    /// List the functions
-    Ls(Remote<ls::Ls>),
-    /// Show functions as JSON
-    Inspect(Remote<inspect::Inspect>),
-    /// Remove functions
-    Rm(Remote<rm::Rm>),
-    /// Call a function: stdin is what it gets
-    Call(Remote<call::Call>),
-    /// Read what a call has answered
-    Get(Remote<get::Get>),
-    /// End a call, or discard what it has answered
-    Cancel(Remote<cancel::Cancel>),
-    /// Show what happened to the calls of a function
-    Logs(Remote<logs::Logs>),
-    /// Count the calls of a function, or list them
-    Status(Remote<status::Status>),
-}
-
 /// A verb that asks a server.
 #[derive(clap::Args)]
 struct Remote<V: clap::Args> {
@@ -135,7 +136,7 @@ struct Remote<V: clap::Args> {
 /// Runs the program with these arguments, the first of which is its own name, and returns its exit status.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let verb = match Arguments::try_parse_from(arguments) {
-        Ok(Arguments { verb }) => verb,
+        Ok(Arguments { verb: AnyVerb::Plain(verb) | AnyVerb::Func(verb) }) => verb,
         Err(error) => {
             // Help and the version are printed this way too.
             let _ = error.print();
@@ -149,7 +150,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             return FAILED;
         }
     };
-    let result = runtime.block_on(verb.run());
+    let result = runtime.block_on(async {
+        if verb.sees_to_signals() { verb.run().await } else { until_interrupted(verb.run()).await }
+    });
     // A guest may hold its thread for longer than anybody wants to wait.
     runtime.shutdown_background();
     match result {
@@ -180,39 +183,43 @@ async fn until_interrupted(verb: impl Future<Output = anyhow::Result<u8>> + Send
 }
 
 impl Verb {
+    /// Whether it sees to signals itself, or blocks for too short a time to mind them.
+    fn sees_to_signals(&self) -> bool {
+        match self {
+            Self::Serve(_)
+            | Self::Dev(_)
+            | Self::New(_)
+            | Self::Audit(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
+            | Self::Completions(_)
+            | Self::Config(_) => true,
+            Self::Load(_)
+            | Self::Images(_)
+            | Self::Rmi(_)
+            | Self::Create(_)
+            | Self::Update(_)
+            | Self::Ls(_)
+            | Self::Inspect(_)
+            | Self::Rm(_)
+            | Self::Call(_)
+            | Self::Get(_)
+            | Self::Cancel(_)
+            | Self::Logs(_)
+            | Self::Status(_)
+            | Self::Run(_)
+            | Self::Test(_)
+            | Self::Bench(_)
+            | Self::Version(_) => false,
+        }
+    }
+
     async fn run(self) -> anyhow::Result<u8> {
         match self {
             Self::Serve(serve) => serve.run().await,
-            Self::Load(Remote { server, verb }) => {
-                until_interrupted(async move { verb.run(&server.client()?).await }).await
-            }
-            Self::Images(Remote { server, verb }) => {
-                until_interrupted(async move { verb.run(&server.client()?).await }).await
-            }
-            Self::Rmi(Remote { server, verb }) => {
-                until_interrupted(async move { verb.run(&server.client()?).await }).await
-            }
-            Self::Func(verb) | Self::Nested(verb) => until_interrupted(verb.run()).await,
-            Self::Run(run) => until_interrupted(run.run()).await,
-            Self::New(new) => new.run(),
-            Self::Test(test) => until_interrupted(test.run()).await,
-            Self::Dev(dev) => dev.run().await,
-            Self::Bench(bench) => until_interrupted(async move { bench.verb.run(&bench.server.client()?).await }).await,
-            Self::Audit(audit) => audit.run(),
-            Self::Backup(backup) => backup.run(),
-            Self::Restore(restore) => restore.run(),
-            Self::Completions(completions) => completions.run(),
-            Self::Config(config) => config.run(),
-            Self::Version(Remote { server, verb }) => {
-                until_interrupted(async move { verb.run(&server.client()?).await }).await
-            }
-        }
-    }
-}
-
-impl FuncVerb {
-    async fn run(self) -> anyhow::Result<u8> {
-        match self {
+            Self::Load(Remote { server, verb }) => verb.run(&server.client()?).await,
+            Self::Images(Remote { server, verb }) => verb.run(&server.client()?).await,
+            Self::Rmi(Remote { server, verb }) => verb.run(&server.client()?).await,
             Self::Create(create) => create.verb.run(&create.server.client()?).await,
             Self::Update(update) => update.verb.run(&update.server.client()?).await,
             Self::Ls(Remote { server, verb }) => verb.run(&server.client()?).await,
@@ -223,6 +230,17 @@ impl FuncVerb {
             Self::Cancel(Remote { server, verb }) => verb.run(&server.client()?).await,
             Self::Logs(Remote { server, verb }) => verb.run(&server.client()?).await,
             Self::Status(Remote { server, verb }) => verb.run(&server.client()?).await,
+            Self::Run(run) => run.run().await,
+            Self::New(new) => new.run(),
+            Self::Test(test) => test.run().await,
+            Self::Dev(dev) => dev.run().await,
+            Self::Bench(bench) => bench.verb.run(&bench.server.client()?).await,
+            Self::Audit(audit) => audit.run(),
+            Self::Backup(backup) => backup.run(),
+            Self::Restore(restore) => restore.run(),
+            Self::Completions(completions) => completions.run(),
+            Self::Config(config) => config.run(),
+            Self::Version(Remote { server, verb }) => verb.run(&server.client()?).await,
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Run {
     #[arg(long)]
     stats: bool,
     /// The module, in bytes or as text, and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["FILE", "ARGS"])]
+    #[arg(required = true, trailing_var_arg = true, value_names = ["FILE", "ARGS"])]
     command: Vec<String>,
 }
 
@@ -109,15 +109,11 @@ impl Run {
     pub(super) async fn run(self) -> anyhow::Result<u8> {
         let Self { variables, dirs, bounds, stats, command } = self;
         let mut args = command.into_iter();
-        let file = args.next().unwrap_or_default();
-        if file.starts_with('-') {
-            return Err(exit::with(USAGE, format_args!("no such option: {file} (a file of that name is ./{file})")));
-        }
-        let file = PathBuf::from(file);
+        let file = PathBuf::from(args.next().unwrap_or_default());
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let invocation = Invocation {
             args: std::iter::once(name).chain(args).collect(),
-            env: environment(variables.read()?),
+            env: environment(variables.read().map_err(|e| exit::with(USAGE, format_args!("{e:#}")))?),
             stdio: Stdio::Inherited,
             dirs: dirs.into_iter().map(|Dir(dir)| dir).collect(),
             aside: None,

@@ -26,7 +26,7 @@ pub(super) struct Update {
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
     /// The end of its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
     cmd: Vec<String>,
 }
 

@@ -12,9 +12,10 @@ use super::artifact::ArtifactKey;
 use super::{Error, list, make_dir, remove_if_there};
 use crate::domain::{Digest, MB};
 use std::fs::{self, File, Metadata};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// The most that all artifacts take together, in bytes: what was used longest ago goes first.
@@ -31,25 +32,34 @@ pub struct ArtifactCache {
     dir: PathBuf,
     key: ArtifactKey,
     bytes_max: u64,
+    /// How many have been kept by this process.
+    kept: AtomicU64,
 }
 
 impl ArtifactCache {
     /// Opens the directory, or makes it, readable by its owner alone. `random` becomes the key of a new one.
     ///
     /// # Errors
-    /// When it cannot be made, or the key not be read.
+    /// When it cannot be made, or the key not be read, or when it belongs to another user, or others may write to it.
     pub fn open(dir: &Path, random: [u8; 32]) -> Result<Self, Error> {
         let dir = make_dir(dir)?;
-        let key = ArtifactKey::open(&dir.join(KEY), random)?;
-        Ok(Self { dir, key, bytes_max: BYTES_MAX })
+        let path = dir.join(KEY);
+        // What is in it is executed: somebody else could have made it before us.
+        let is_ours = |path: &Path| fs::symlink_metadata(path).map(|found| is_ours(&found)).map_err(Error::io(path));
+        if !is_ours(&dir)? || (path.exists() && !is_ours(&path)?) {
+            return Err(Error::io(&dir)(io::ErrorKind::PermissionDenied.into()));
+        }
+        let key = ArtifactKey::open(&path, random)?;
+        Ok(Self { dir, key, bytes_max: BYTES_MAX, kept: AtomicU64::new(0) })
     }
 
     /// What was compiled of a module: a file of that and its seal, checked to be what this user wrote. It is never
     /// written again, only replaced. `now` marks it as used.
     pub fn get(&self, module: Digest, flavour: &str, now: SystemTime) -> Option<File> {
         let path = self.path(module, flavour);
-        let sealed =
-            File::open(&path).ok().filter(|file| self.key.is_sealed(file, module, flavour).unwrap_or(false))?;
+        let sealed = File::open(&path).ok()?;
+        let is_sound = is_ours(&sealed.metadata().ok()?) && self.key.is_sealed(&sealed, module, flavour).ok()?;
+        let sealed = Some(sealed).filter(|_| is_sound)?;
         // Only the order in which they go hangs on it.
         let _ = sealed.set_modified(now);
         Some(sealed)
@@ -68,14 +78,16 @@ impl ArtifactCache {
     /// When it cannot be written; the module is then compiled again the next time.
     pub fn keep(&self, module: Digest, flavour: &str, artifact: &[u8], now: SystemTime) -> Result<(), Error> {
         let path = self.path(module, flavour);
-        let partial = path.with_extension(format!("{flavour}.{}.{PARTIAL}", std::process::id()));
-        let written =
-            File::options().write(true).create(true).truncate(true).mode(0o600).open(&partial).and_then(|mut file| {
-                file.write_all(artifact)?;
-                file.write_all(&self.key.seal(artifact, module, flavour))?;
-                // Whole under its name, or not there.
-                fs::rename(&partial, &path)
-            });
+        // Of nobody else: two processes may have one number, in containers, and one process keeps several at once.
+        let nanos = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let own = (std::process::id(), nanos, self.kept.fetch_add(1, Ordering::Relaxed));
+        let partial = path.with_extension(format!("{flavour}.{}-{}-{}.{PARTIAL}", own.0, own.1, own.2));
+        let written = File::options().write(true).create_new(true).mode(0o600).open(&partial).and_then(|mut file| {
+            file.write_all(artifact)?;
+            file.write_all(&self.key.seal(artifact, module, flavour))?;
+            // Whole under its name, or not there.
+            fs::rename(&partial, &path)
+        });
         if let Err(error) = written {
             remove_if_there(&partial)?;
             return Err(Error::io(&path)(error));
@@ -113,6 +125,11 @@ impl ArtifactCache {
     fn path(&self, module: Digest, flavour: &str) -> PathBuf {
         self.dir.join(format!("{}.{flavour}", module.hex()))
     }
+}
+
+/// Whether nobody but this user can have written it.
+fn is_ours(file: &Metadata) -> bool {
+    !file.is_symlink() && file.uid() == rustix::process::geteuid().as_raw() && file.mode() & 0o022 == 0
 }
 
 fn used_and_bytes(file: &Metadata) -> Option<(SystemTime, u64)> {
@@ -202,5 +219,31 @@ mod tests {
         }
         fs::write(&path, whole).unwrap();
         assert!(kept(&cache, 1, 0).is_some());
+    }
+
+    #[test]
+    fn what_somebody_else_may_have_written_is_not_run() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let open = |dir: &Path| ArtifactCache::open(dir, [1; 32]);
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("cache");
+        let cache = open(&dir).unwrap();
+        cache.keep(module(1), "plain", b"x", at(0)).unwrap();
+        let artifact = cache.path(module(1), "plain");
+        mode(&artifact, 0o666);
+        assert!(cache.get(module(1), "plain", at(0)).is_none());
+        mode(&artifact, 0o600);
+        assert!(cache.get(module(1), "plain", at(0)).is_some());
+
+        mode(&dir.join(KEY), 0o620);
+        assert!(open(&dir).is_err());
+        mode(&dir.join(KEY), 0o600);
+        mode(&dir, 0o777);
+        assert!(open(&dir).is_err());
+        mode(&dir, 0o700);
+        symlink(&dir, root.path().join("link")).unwrap();
+        assert!(open(&root.path().join("link")).is_err());
+        assert!(open(&dir).is_ok());
     }
 }

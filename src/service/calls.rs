@@ -201,7 +201,7 @@ impl Service {
     pub(super) async fn run_once(&self, attempt: Attempt, journal: &mut Journal) -> Result<Ran, NotRun> {
         let (call_id, function) = (attempt.call_id, Arc::clone(&attempt.function));
         let was_kept_memory = attempt.aside.is_some();
-        let request = self.0.development.get().map(|_| attempt.request.clone());
+        let asked = self.asked(&attempt.request);
         let panicked = || Err(NotRun::Failure(Failure::Internal("a panic, told on stderr".to_owned())));
         let ended = unless_it_panics(self.execute(attempt, journal)).await.unwrap_or_else(panicked);
         match &ended {
@@ -225,7 +225,7 @@ impl Service {
                 let definition = &function.definition;
                 let message = outcome.message(definition.size, definition.timeout);
                 self.0.metrics.ended(&outcome);
-                self.tell_developer(request, &outcome, message.as_deref());
+                self.tell_developer(asked, &outcome, message.as_deref());
                 journal.ended(message.clone(), Some(&outcome));
                 let usage = outcome.usage;
                 Ok(Ran { result: CallResult::of(outcome, message, definition.content_type()), loaded, usage })
@@ -241,7 +241,7 @@ impl Service {
     /// Runs a guest; tells when it was about to begin as well.
     async fn execute(&self, attempt: Attempt, journal: &mut Journal) -> Result<(Instant, Outcome), NotRun> {
         let Attempt { call_id, number, permit, function, request, aside, cancelled } = attempt;
-        self.catch_up().await;
+        self.catch_up(&function, &cancelled).await;
         let (image, program) = self.program(&function).await?;
         let definition = &function.definition;
         let invocation = Invocation {

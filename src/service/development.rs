@@ -7,12 +7,13 @@
 
 use super::images::Received;
 use super::local::open_cache;
-use super::{Callable, Error, Service, blocking};
+use super::{Callable, Error, Failure, Service, blocking};
 use crate::domain::{
     AccountId, CallRequest, Captured, Change, Definition, Digest, FunctionName, ImageReference, Outcome, Usage, Verdict,
 };
 use crate::engine::{self, Flavour};
 use crate::image::ArtifactCache;
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 /// How often the file is looked at while nobody calls: it is compiled before the next call comes.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -53,8 +55,8 @@ pub enum Event {
 /// A call that has ended, as whoever develops its module wants to see it.
 #[derive(Debug)]
 pub struct EndedCall {
-    /// What was asked for, and how it ended.
-    pub request: CallRequest,
+    /// What was asked for.
+    pub asked: Asked,
     /// How it ended.
     pub verdict: Verdict,
     /// Why it failed, in one line.
@@ -63,6 +65,25 @@ pub struct EndedCall {
     pub usage: Usage,
     /// Its stderr.
     pub stderr: Captured,
+}
+
+/// What a developer is told of a request. The rest may be large, and events wait to be read.
+#[derive(Debug)]
+pub struct Asked {
+    /// Its method.
+    pub method: String,
+    /// What follows the `?`.
+    pub query: String,
+}
+
+impl Asked {
+    fn of(request: &CallRequest) -> Self {
+        let variable = |wanted: &str| {
+            let found = request.variables.iter().find(|(name, _)| name == wanted);
+            found.map(|(_, value)| value.clone()).unwrap_or_default()
+        };
+        Self { method: variable("REQUEST_METHOD"), query: variable("QUERY_STRING") }
+    }
 }
 
 /// Why what a file holds is not run.
@@ -167,25 +188,41 @@ impl Service {
     pub async fn watch_development(&self) {
         loop {
             sleep(LOOK_EVERY).await;
-            self.catch_up().await;
+            if let Some(development) = self.0.development.get()
+                && !development.is_settled(Stamp::of(&development.file))
+            {
+                development.catch_up(self).await;
+            }
         }
     }
 
-    /// Ready once the function that is developed is what its file holds.
-    pub(super) async fn catch_up(&self) {
+    /// Ready once the function that is developed is what its file holds, or this call of it is to end.
+    pub(super) async fn catch_up(&self, function: &Callable, cancelled: &CancellationToken) {
         if let Some(development) = self.0.development.get()
             && !development.is_settled(Stamp::of(&development.file))
         {
+            let caught_up = async {
+                tokio::select! {
+                    () = development.catch_up(self) => {}
+                    () = function.cancelled() => {}
+                    () = cancelled.cancelled() => {}
+                }
+            };
             // Boxed: every call's future would have room for it.
-            Box::pin(development.catch_up(self)).await;
+            Box::pin(caught_up).await;
         }
     }
 
+    /// What a developer will be told of a request, if there is one.
+    pub(super) fn asked(&self, request: &CallRequest) -> Option<Asked> {
+        self.0.development.get().map(|_| Asked::of(request))
+    }
+
     /// A call has ended: whoever develops it hears of it.
-    pub(super) fn tell_developer(&self, request: Option<CallRequest>, outcome: &Outcome, message: Option<&str>) {
-        if let (Some(development), Some(request)) = (self.0.development.get(), request) {
+    pub(super) fn tell_developer(&self, asked: Option<Asked>, outcome: &Outcome, message: Option<&str>) {
+        if let (Some(development), Some(asked)) = (self.0.development.get(), asked) {
             development.tell(Event::Ended(EndedCall {
-                request,
+                asked,
                 verdict: outcome.ending.into(),
                 message: message.map(str::to_owned),
                 usage: outcome.usage,
@@ -210,8 +247,10 @@ impl Development {
     }
 
     async fn catch_up(&self, service: &Service) {
-        let mut served = self.served.lock().await;
+        // Before the lock: who has it leaves when its own time is over, and those behind it do not add theirs. A compiler
+        // is waited for.
         let began = Instant::now();
+        let mut served = self.served.lock().await;
         while began.elapsed() < CHANGING_MAX {
             let (stamp, seen) = (Stamp::of(&self.file), Instant::now());
             // Perhaps by whoever had the lock before.
@@ -272,31 +311,48 @@ impl Development {
         incoming.write(&wasm)?;
         let received = service.receive(&self.account, self.image(), incoming).await?;
         self.definition.check_fits(received.info()).map_err(Error::from)?;
-        self.compile(service, contents, &received).await?;
+        let wasm: Arc<[u8]> = Arc::from(&*wasm);
+        let memory = received.info().memory;
+        // The usual one is compiled of every module, whoever runs it.
+        for flavour in HashSet::from([Flavour::of(&self.definition, memory), Flavour::unmetered(memory)]) {
+            self.compile(service, contents, received.digest(), &wasm, flavour).await?;
+        }
         Ok(Candidate { contents, received: Some(received) })
     }
 
     /// Compiles it, unless a run of this user's has done so: an interpreter takes seconds. What took long is kept for the
     /// next one.
-    async fn compile(&self, service: &Service, contents: blake3::Hash, received: &Received) -> Result<(), Error> {
-        let (module, digest) = (Digest::new(*contents.as_bytes()), received.digest());
-        let flavour = Flavour::unmetered(received.info().memory).name();
+    async fn compile(
+        &self,
+        service: &Service,
+        contents: blake3::Hash,
+        digest: Digest,
+        wasm: &Arc<[u8]>,
+        flavour: Flavour,
+    ) -> Result<(), Error> {
+        let (module, name) = (Digest::new(*contents.as_bytes()), flavour.name());
         let files = Arc::clone(&service.0.files);
         if let Some(cache) = self.cache.clone() {
             let files = Arc::clone(&files);
-            let recall = move || match cache.read(module, flavour, SystemTime::now()) {
-                Some(artifact) => files.keep_artifact(digest, flavour, &artifact),
+            let recall = move || match cache.read(module, name, SystemTime::now()) {
+                Some(artifact) => files.keep_artifact(digest, name, &artifact),
                 None => Ok(()),
             };
             blocking(recall).await?;
         }
+        if service.0.programs.is_compiled(digest, flavour).await {
+            return Ok(());
+        }
         let began = Instant::now();
-        service.compile(&self.account, self.image(), received).await?;
+        service.0.programs.compile(digest, Arc::clone(wasm), flavour).await.map_err(|e| match e {
+            Failure::Rejected(rejected) => Error::Rejected(rejected),
+            failure => failure.into(),
+        })?;
         if let Some(cache) = self.cache.clone()
             && began.elapsed() > COMPILED_SOON
         {
-            let remember = move || match files.artifact(digest, flavour) {
-                Some(artifact) => cache.keep(module, flavour, &artifact, SystemTime::now()),
+            let remember = move || match files.artifact(digest, name) {
+                Some(artifact) => cache.keep(module, name, &artifact, SystemTime::now()),
                 None => Ok(()),
             };
             // It is compiled again the next time.

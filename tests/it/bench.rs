@@ -78,7 +78,7 @@ fn a_module_is_called_in_this_process_so_many_times() {
     let place = Place::new();
     let file = place.file("cat.wat", guests::cat());
     let stdin = place.file("in", "12345");
-    let arguments = ["-n", "40", "-c", "3", "--warmup", "2", "--json", "--stdin", &stdin, &file, "--flag"];
+    let arguments = ["-n", "40", "-c", "3", "--warmup", "2", "--json", "--stdin", &stdin, &file, "--", "--flag"];
     let report = succeeded(place.bench(&arguments));
     assert_eq!(report["What"], json!({"Kind": "file", "Name": file, "Args": ["--flag"]}));
     assert_eq!(report["Load"], json!({"Concurrency": 3, "RatePerS": null}));
@@ -247,6 +247,7 @@ fn what_makes_no_sense_is_refused_by_name() {
         (&["--size", "s1", "f"], 2, "--size"),
         (&["-e", "A=1", "f"], 2, "--env"),
         (&["https://localhost/"], 2, "http only"),
+        (&["http://user:pw@localhost/"], 2, "must not hold a user name or a password"),
         (&["--stdin", "nothing", "f"], 1, "--stdin: nothing"),
         (&["--stdin", &large, "f"], 1, "larger than 1 MB"),
         (&["--compare", "nothing.json", "f"], 1, "--compare: nothing.json"),
@@ -294,6 +295,8 @@ fn a_run_is_compared_with_an_older_one() {
     let old = place.file("old.json", run_of(&report, 1e6));
     let text = printed(place.bench(&["--duration", "400ms", "--warmup", "0", "--compare", &old, &file]));
     assert!(text.contains("\np50      faster by "), "{text}");
+    let with = format!("\ncompared with {file}, -c 1, of {}:", report["When"].as_str().unwrap());
+    assert!(text.contains(&with), "{text}");
 }
 
 #[test]
@@ -305,10 +308,14 @@ fn runs_of_different_kinds_are_not_compared() {
     let (status, said) = failed(place.bench(&["--compare", &old, "http://127.0.0.1:1/"]));
     let words = "the old run was of a module in the process, and this is a URL";
     assert_eq!((status, said.contains(words)), (1, true), "{said}");
-    // One with another load is, and that is said.
-    let output = place.bench(&["-n", "3", "-c", "2", "--warmup", "0", "--compare", &old, &file]);
-    assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("another -c or --rate"));
+    for (options, words) in [
+        (&["-c", "2"][..], "made with -c 1, and this is -c 2"),
+        (&["-c", "1", "--rate", "50"], "made with -c 1, and this is --rate 50 -c 1"),
+    ] {
+        let arguments = [options, &["-n", "3", "--warmup", "0", "--compare", &old, &file]].concat();
+        let (status, said) = failed(place.bench(&arguments));
+        assert_eq!((status, said.contains(words)), (2, true), "{said}");
+    }
 }
 
 #[test]

@@ -116,6 +116,27 @@ fn create_sends_what_its_flags_say() {
 }
 
 #[test]
+fn an_option_is_never_taken_for_the_command() {
+    let server = Server::start();
+    server.load("image", &guests::prints("hi"));
+    let config = |name: &str| server.get(&format!("/funcs/{name}")).json()["Config"].clone();
+    printed(run(&server, &["create", "image", "-eA=1", "--name=f", "word", "-eB=2", "--size"]));
+    assert_eq!((&config("f")["Env"], &config("f")["Cmd"]), (&json!(["A=1"]), &json!(["word", "-eB=2", "--size"])));
+    printed(run(&server, &["update", "f", "-eC=3"]));
+    assert_eq!((&config("f")["Env"], &config("f")["Cmd"]), (&json!(["C=3"]), &json!(["word", "-eB=2", "--size"])));
+    printed(run(&server, &["create", "--name", "g", "image", "--", "-x"]));
+    assert_eq!(config("g")["Cmd"], json!(["-x"]));
+
+    let wrong =
+        [["create", "image", "--nmae", "h"], ["update", "f", "--sise", "s1"], ["bench", "f", "--duratoin", "1s"]];
+    for arguments in wrong {
+        let (status, said) = failed(run(&server, &arguments));
+        assert!(status == 2 && said.contains("a similar argument exists"), "{said}");
+    }
+    assert_eq!(printed(run(&server, &["ls", "-q"])), "f\ng\n");
+}
+
+#[test]
 fn a_function_without_a_name_gets_one() {
     let server = Server::start();
     server.load("acme/some_tool:2", &guests::prints("hi"));

@@ -235,6 +235,8 @@ fn the_next_call_runs_what_the_file_holds() {
     dev.answers("four");
     dev.write(guests::prints("five"));
     dev.answers("five");
+    // A reply may overtake what is printed: a call is told of after all that came before it.
+    eventually("all calls are told", || dev.count("GET /  200  ") == 6);
     assert_eq!(dev.count("has changed"), 4);
 }
 
@@ -290,6 +292,7 @@ fn what_cannot_run_is_told_once_and_the_old_module_stays() {
     {
         dev.write(broken);
         (0..3).for_each(|_| dev.answers("good"));
+        eventually("all calls are told", || dev.count("GET /  200  ") == 3 * (number + 1));
         let told = dev.told();
         let told: Vec<_> = told.iter().filter(|line| line.contains("f.wasm is not runnable: ")).collect();
         assert_eq!(told.len(), number + 1, "{told:?}");

@@ -169,7 +169,7 @@ fn what_is_not_utf_8_is_refused() {
     let place = Place::new();
     let bytes = OsStr::from_bytes(b"\xff");
     let output = place.command(&["--env", "OURS", "toolbox.wasm"]).env("OURS", bytes).output().unwrap();
-    refuses(output, 1, "--env OURS: its value in this shell is not UTF-8");
+    refuses(output, 2, "--env OURS: its value in this shell is not UTF-8");
     let (status, said) = failed(place.command(&["toolbox.wasm", "echo"]).arg(bytes).output().unwrap());
     assert!(status == 2 && said.contains("invalid UTF-8"), "{said}");
 }
@@ -240,7 +240,8 @@ fn limits_that_are_none_are_named_with_their_flag() {
         let (status, said) = failed(place.run(&[&format!("{flag}={value}"), "toolbox.wasm"]));
         assert!(status == 2 && said.contains(&format!("'{value}' for '{flag}")) && said.contains(reason), "{said}");
     }
-    refuses(place.run(&["--stat", "toolbox.wasm"]), 2, "no such option: --stat");
+    let (status, said) = failed(place.run(&["--stat", "toolbox.wasm"]));
+    assert!(status == 2 && said.contains("'--stat'") && said.contains("'--stats'"), "{said}");
 }
 
 #[test]

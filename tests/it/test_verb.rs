@@ -323,6 +323,53 @@ fn update_accepts_what_is_exact_and_leaves_all_else() {
 }
 
 #[test]
+fn update_breaks_no_other_case_and_writes_nothing_elsewhere() {
+    let expects = |name: &str, file: &str| {
+        format!("[[case]]\nname = '{name}'\nstdin = '{name}'\nstdout = {{ file = '{file}' }}\n")
+    };
+    let project = Project::new(&[
+        ("cat.wat", &guests::cat()),
+        ("cat.test.toml", &(expects("b", "both.txt") + &expects("a", "both.txt"))),
+        ("both.txt", "a"),
+        ("sub/cat.wat", &guests::cat()),
+        ("sub/cat.test.toml", &(expects("out", "../out.txt") + &expects("in", "exp/new/in.txt"))),
+        ("bad/cat.wat", &guests::cat()),
+        ("bad/cat.test.toml", &(expects("a", "f/a.txt") + &expects("b", "b.txt"))),
+    ]);
+    let (status, stdout, _) = project.test(&["--update", "cat.wat"]);
+    assert!(stdout.contains("not updated: another case expects other bytes in the same file"), "{stdout}");
+    assert!(stdout.contains("1 passed, 1 failed in "), "{stdout}");
+    assert_eq!((status, project.read("both.txt").as_str()), (1, "a"));
+
+    let (status, stdout, _) = project.test(&["--update", "sub"]);
+    assert!(stdout.contains("not updated: the file that it expects is not below"), "{stdout}");
+    assert_eq!((status, project.read("sub/exp/new/in.txt").as_str()), (1, "in"));
+    assert!(!project.0.path().join("p/out.txt").exists());
+
+    // What cannot be written is told, and all else is done.
+    std::os::unix::fs::symlink("nowhere", project.0.path().join("p/bad/f")).unwrap();
+    let (status, stdout, stderr) = project.test(&["--update", "--junit", "report.xml", "bad"]);
+    assert!(stderr.contains("bad/f: ") && stdout.contains("2 updated in "), "{stdout}{stderr}");
+    assert_eq!((status, project.read("bad/b.txt").as_str()), (1, "b"));
+    assert!(project.read("report.xml").contains("testsuites"));
+}
+
+#[test]
+fn watch_runs_what_could_not_run_before() {
+    let project = Project::new(&[
+        ("x.wat", &guests::prints("x")),
+        ("x.test.toml", &case("stdout = 'x'")),
+        ("z.wat", &guests::prints("z")),
+        ("z.test.toml", "nonsense"),
+    ]);
+    let mut watching = Follower::of(project.start(&["--watch"]));
+    project.write("z.test.toml", &case("stdout = 'z'"));
+    eventually("both have run", || watching.lines().iter().any(|line| line.starts_with("2 passed in ")));
+    watching.signal(Signal::INT);
+    assert_eq!(watching.ended().code(), Some(130));
+}
+
+#[test]
 fn watch_runs_what_changes_matter_for_until_ctrl_c() {
     let project = Project::new(&[
         ("x.wat", &guests::prints("one")),

@@ -4,7 +4,8 @@
 //! ratios, and their median is the ratio of the runs (Hodges and Lehmann). Between which two of the ratios it lies with a
 //! certainty of 99 % follows from their number alone (Mann and Whitney), however the values are distributed.
 
-use super::report::Report;
+use super::report::{LoadMade, Report, SliceValues};
+use crate::cli::exit::{self, USAGE};
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 use std::path::Path;
@@ -15,6 +16,10 @@ const SLICES_MIN: usize = 10;
 const QUANTILE_99: f64 = 2.576;
 /// Neighbours that are more alike than that are so by chance, with so few slices.
 const CORRELATION_MAX: f64 = 0.8;
+/// A run with so many slices without a call more than the other stood still.
+const STANDSTILL_MIN: usize = 3;
+/// Calls with which a run has some in each slice, unless it stands still.
+const CALLS_MIN: f64 = 100.0;
 /// What two starts of one program differ by, and no run sees by itself.
 const RATIO_MIN: f64 = 1.02;
 
@@ -24,6 +29,9 @@ const RATIO_MIN: f64 = 1.02;
 pub(super) struct Comparison {
     /// When the other ran.
     pub(super) with: String,
+    /// What it called, and how.
+    #[serde(skip)]
+    pub(super) with_what: String,
     pub(super) p50: Verdict,
     pub(super) p99: Verdict,
     pub(super) throughput: Verdict,
@@ -68,11 +76,17 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Report> {
 }
 
 /// # Errors
-/// When the two cannot be compared.
-pub(super) fn check_alike(old: &Report, new_kind: super::target::Kind) -> anyhow::Result<()> {
+/// When the two cannot be compared: another load has other latencies, of the same program too.
+pub(super) fn check_alike(old: &Report, new_kind: super::target::Kind, new_load: &LoadMade) -> anyhow::Result<()> {
     if old.what.kind != new_kind {
         let [old, new] = [old.what.kind, new_kind].map(super::target::Kind::told);
         bail!("--compare: the old run was of {old}, and this is {new}: they cannot be compared");
+    }
+    if old.load != *new_load {
+        let [old, new] = [&old.load, new_load].map(LoadMade::options);
+        let problem =
+            format_args!("--compare: the old run was made with {old}, and this is {new}: they cannot be compared");
+        return Err(exit::with(USAGE, problem));
     }
     Ok(())
 }
@@ -82,11 +96,33 @@ impl Comparison {
         let (before, now) = (&old.slices, &new.slices);
         Self {
             with: old.when.clone(),
+            with_what: format!("{}, {}", old.what.shown(), old.load.options()),
             p50: Verdict::of(times_better(&now.p50_us, &before.p50_us)),
             p99: Verdict::of(times_better(&now.p99_us, &before.p99_us)),
-            throughput: Verdict::of(times_better(&before.calls_per_s, &now.calls_per_s)),
+            throughput: Verdict::of(throughput(before, now)),
         }
     }
+}
+
+/// How many times more calls succeed now; `None` if there are too few to say.
+fn throughput(before: &SliceValues, now: &SliceValues) -> Option<Interval> {
+    let empty = [before, now].map(|run| run.calls_per_s.iter().filter(|calls| **calls <= 0.0).count());
+    let calls = [before, now].map(|run| run.calls_per_s.iter().sum::<f64>() * run.length_s);
+    // With so few, slices without one are chance.
+    if empty != [0, 0] && calls[0].max(calls[1]) < CALLS_MIN {
+        return None;
+    }
+    // A slice without any is taken for one with a single one, so that nothing is divided by zero.
+    let least = 1.0 / before.length_s.max(now.length_s);
+    let [old, new] = [before, now].map(|run| run.calls_per_s.iter().map(|calls| calls.max(least)).collect::<Vec<_>>());
+    let interval = times_better(&old, &new)?;
+    if empty[0].abs_diff(empty[1]) < STANDSTILL_MIN {
+        return Some(interval);
+    }
+    // A standstill is no noise around a median, which would not see it: all calls are counted.
+    let [old, new] = [&old, &new].map(|run| run.iter().sum::<f64>() / run.len() as f64);
+    let ratio = new / old;
+    Some(Interval { ratio, low: ratio, high: ratio })
 }
 
 impl Verdict {
@@ -203,6 +239,19 @@ mod tests {
         for (one, other) in [(there.low, back.high), (there.high, back.low), (there.ratio, back.ratio)] {
             assert!((one * other - 1.0).abs() < 0.01, "{there:?} {back:?}");
         }
+    }
+
+    #[test]
+    fn a_server_that_dies_half_way_has_slower_calls() {
+        let run = |calls_per_s| SliceValues { length_s: 0.5, calls_per_s, p50_us: vec![], p99_us: vec![] };
+        let whole = run(slices(100.0, 1, 20));
+        let half = run([slices(100.0, 2, 10), vec![0.0; 10]].concat());
+        assert_eq!(Verdict::of(throughput(&whole, &half)).outcome, Outcome::Slower);
+        assert_eq!(Verdict::of(throughput(&half, &whole)).outcome, Outcome::Faster);
+        assert_eq!(Verdict::of(throughput(&half, &half)).outcome, Outcome::NoDifference);
+        let dead = run(vec![0.0; 20]);
+        assert_eq!(Verdict::of(throughput(&whole, &dead)).outcome, Outcome::Slower);
+        assert_eq!(throughput(&dead, &dead), None);
     }
 
     #[test]

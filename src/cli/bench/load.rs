@@ -54,9 +54,7 @@ impl Round {
 
     /// When the next call is due; `None` if there is no other.
     fn next(&self, now: Instant) -> Option<Instant> {
-        if let Until::Time(time) = self.until
-            && now.saturating_duration_since(self.began) >= time
-        {
+        if self.is_over(now) {
             return None;
         }
         // Relaxed: a number of its own for each is all that is needed.
@@ -70,6 +68,11 @@ impl Round {
             Until::Time(time) => due.saturating_duration_since(self.began) < time,
         };
         is_left.then_some(due)
+    }
+
+    /// Whether its time is.
+    fn is_over(&self, now: Instant) -> bool {
+        matches!(self.until, Until::Time(time) if now.saturating_duration_since(self.began) >= time)
     }
 
     /// Makes a call, which begins now.
@@ -207,8 +210,14 @@ async fn closed_loop(round: &Arc<Round>, workers: &mut Vec<Worker>) -> anyhow::R
 async fn open_loop(round: &Arc<Round>, idle: &mut Vec<Worker>) -> anyhow::Result<Recorder> {
     let (mut recorder, alarm) = (Recorder::new()?, Alarm::new()?);
     let mut calls = JoinSet::new();
-    let mut next = round.next(Instant::now());
+    let (mut next, mut is_last) = (None, false);
     loop {
+        // Not before there is an idle one: one of another thread may have nothing to do. If there is none at all, the call
+        // is late, which its latency tells.
+        if next.is_none() && !is_last && !idle.is_empty() {
+            next = round.next(Instant::now());
+            is_last = next.is_none();
+        }
         tokio::select! {
             biased;
             Some(ended) = calls.join_next() => {
@@ -216,16 +225,16 @@ async fn open_loop(round: &Arc<Round>, idle: &mut Vec<Worker>) -> anyhow::Result
                 recorder.record(call, times);
                 idle.push(worker);
             }
-            // Without an idle one it is late, which its latency tells.
-            rung = alarm.at(next.unwrap_or(round.began)), if next.is_some() && !idle.is_empty() => {
+            rung = alarm.at(next.unwrap_or(round.began)), if next.is_some() => {
                 rung?;
-                let (Some(due), Some(mut worker)) = (next, idle.pop()) else { continue };
+                let due = next.take().filter(|_| !round.is_over(Instant::now()));
+                let Some(due) = due else { continue };
+                let Some(mut worker) = idle.pop() else { continue };
                 let round_of_call = Arc::clone(round);
                 calls.spawn(async move {
                     let timed = round_of_call.call(&mut worker, due, Instant::now()).await;
                     (worker, timed)
                 });
-                next = round.next(Instant::now());
             }
             else => return Ok(recorder),
         }

@@ -72,9 +72,12 @@ pub(super) struct Bench {
     /// Say whether this is faster than the run whose --json is in that file
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
-    /// What is called, and the arguments of a module
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["NAME|FILE|URL", "ARGS"])]
-    command: Vec<String>,
+    /// What is called
+    #[arg(value_name = "NAME|FILE|URL")]
+    name: String,
+    /// The arguments of a module
+    #[arg(trailing_var_arg = true)]
+    args: Vec<String>,
 }
 
 fn concurrency(number: &str) -> Result<NonZeroUsize, String> {
@@ -114,16 +117,11 @@ impl Bench {
         let load = self.load();
         let json = self.json;
         let old = self.compare.as_deref().map(compare::read).transpose()?;
-        let mut words = self.command.iter().cloned();
-        let name = words.next().unwrap_or_default();
-        let kind = Kind::of(&name);
+        let kind = Kind::of(&self.name);
         if let Some(old) = &old {
-            compare::check_alike(old, kind)?;
-            if old.load != LoadMade::of(&load) {
-                output::problem("--compare: the old run was made with another -c or --rate");
-            }
+            compare::check_alike(old, kind, &LoadMade::of(&load))?;
         }
-        let what = What { kind, name, args: words.collect() };
+        let what = What { kind, name: self.name.clone(), args: self.args.clone() };
         let target = self.target(client, &what).await?;
         let recorded = progress::watched(load.start(&target), &load).await?;
         let report = Report::of(what, &load, target.sent_bytes(), &recorded);

@@ -38,7 +38,9 @@ pub(super) async fn watched(mut running: Running, load: &Load) -> anyhow::Result
             continue;
         };
         bar.set_prefix("measuring");
-        bar.set_message(format!("{calls} calls, {:.0}/s", calls as f64 / time.as_secs_f64()));
+        // The first look may come when no time is over.
+        let seconds = time.max(Duration::from_millis(1)).as_secs_f64();
+        bar.set_message(format!("{calls} calls, {:.0}/s", calls as f64 / seconds));
         bar.set_position(if matches!(load.measured, Until::Calls(_)) { calls } else { millis(time).min(length) });
     }
 }

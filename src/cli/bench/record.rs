@@ -161,7 +161,11 @@ impl Slices {
     /// The slices that are over, and so many or more; longer ones if there are too few calls in one.
     pub(super) fn over(&self, elapsed: Duration, calls_min: u64, slices_min: usize) -> Self {
         let mut over = self.clone();
-        over.each.truncate(self.index(elapsed));
+        while over.index(elapsed) > SLICES_MAX {
+            over.double();
+        }
+        // Those behind the last call that succeeded are empty, and count.
+        over.each.resize(over.index(elapsed), self.empty.clone());
         while over.each.iter().any(|slice| slice.len() < calls_min) && over.each.len() >= 2 * slices_min {
             over.each.truncate(over.each.len() / 2 * 2);
             over.double();
@@ -226,6 +230,8 @@ mod tests {
         assert_eq!((over.each.len(), over.each[0].len(), over.each[30].len()), (31, 638, 320));
         let over = slices.over(10_000 * MS, 400, 10);
         assert_eq!((over.length, over.each.len(), over.each[14].len()), (640 * MS, 15, 640));
+        // A run that goes on without a call that succeeds has slices to its end.
+        assert_eq!(slices.over(20_000 * MS, 0, 10).each.iter().filter(|slice| slice.is_empty()).count(), 15);
         // So many slices there are at least.
         assert_eq!(slices.over(10_000 * MS, u64::MAX, 10).each.len(), 15);
     }

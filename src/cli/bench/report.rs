@@ -3,6 +3,7 @@
 use super::load::{Load, Pace};
 use super::record::Recorder;
 use super::target::{Kind, PHASES};
+use crate::cli::output;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -49,6 +50,14 @@ pub(super) struct What {
     pub(super) kind: Kind,
     pub(super) name: String,
     pub(super) args: Vec<String>,
+}
+
+impl What {
+    /// As a person would name it.
+    pub(super) fn shown(&self) -> String {
+        let words = std::iter::once(&self.name).chain(&self.args).map(|word| output::one_line(word));
+        words.collect::<Vec<_>>().join(" ")
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -163,6 +172,12 @@ impl LoadMade {
             Pace::PerSecond(rate) => Some(rate),
         };
         Self { concurrency: load.concurrency.get(), rate_per_s }
+    }
+
+    /// The options that ask for it.
+    pub(super) fn options(&self) -> String {
+        let rate = self.rate_per_s.map(|rate| format!("--rate {rate} ")).unwrap_or_default();
+        format!("{rate}-c {}", self.concurrency)
     }
 }
 

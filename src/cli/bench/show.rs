@@ -29,7 +29,8 @@ pub(super) fn print(report: &Report, comparison: Option<&Comparison>) -> std::io
         lines.push(String::new());
         lines.push(format!("{:<14}{:>10}{:>12}", "PHASE", "P50", "P99"));
         lines.extend(report.phases_us.iter().map(|(name, values)| {
-            let [p50, p99] = ["P50", "P99"].map(|key| time(values[key].as_f64().unwrap_or_default()));
+            let shown = if report.what.kind == Kind::File { time } else { whole };
+            let [p50, p99] = ["P50", "P99"].map(|key| shown(values[key].as_f64().unwrap_or_default()));
             format!("{name:<14}{p50:>10}{p99:>12}")
         }));
     }
@@ -52,8 +53,7 @@ pub(super) fn print(report: &Report, comparison: Option<&Comparison>) -> std::io
 
 fn title(report: &Report) -> String {
     let what = &report.what;
-    let name = std::iter::once(&what.name).chain(&what.args).map(|word| output::one_line(word));
-    let name = name.collect::<Vec<_>>().join(" ");
+    let name = what.shown();
     let place = match what.kind {
         Kind::File => " in this process",
         Kind::Function | Kind::Url => "",
@@ -104,8 +104,8 @@ fn histogram(bars: &[Bar]) -> impl Iterator<Item = String> {
 }
 
 fn compared(comparison: &Comparison) -> Vec<String> {
-    let Comparison { with, p50, p99, throughput } = comparison;
-    let mut lines = vec![format!("compared with the run of {with}:")];
+    let Comparison { with, with_what, p50, p99, throughput } = comparison;
+    let mut lines = vec![format!("compared with {with_what}, of {}:", output::one_line(with))];
     lines
         .extend([("p50", p50), ("p99", p99), ("calls/s", throughput)].map(|(name, verdict)| row(name, &told(verdict))));
     lines
@@ -129,6 +129,25 @@ fn row(name: &str, text: &str) -> String {
     format!("{name:<9}{text}")
 }
 
+/// A server tells whole microseconds: more digits would be made up here.
+fn whole(us: f64) -> String {
+    match us.round() {
+        us if us < 1.0 => "<1 µs".to_owned(),
+        us if us < 1e3 => format!("{us} µs"),
+        us => time(us),
+    }
+}
+
 fn time(us: f64) -> String {
     output::duration(Duration::try_from_secs_f64(us / 1e6).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_of_a_server_has_the_digits_that_the_server_told() {
+        assert_eq!([0.0, 1.0, 9.007, 999.9].map(whole), ["<1 µs", "1 µs", "9 µs", &time(1000.0)]);
+    }
 }

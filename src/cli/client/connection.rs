@@ -75,6 +75,10 @@ impl Repeated {
         let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(format!("{url}: must be a URL like http://127.0.0.1:8080/path: this version speaks http only"));
         };
+        // Without the URL: it would show them.
+        if authority.as_str().contains('@') {
+            return Err("the URL must not hold a user name or a password".to_owned());
+        }
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         let method = if body.is_some() { Method::POST } else { Method::GET };
         Self::new(authority.as_str(), method, target, body.unwrap_or_default(), patience)

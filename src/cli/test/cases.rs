@@ -222,9 +222,8 @@ impl TestFile {
 
 /// The module that a test file is about unless it says otherwise: `x.wasm`, or `x.wat` if there is only that.
 fn module_beside(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let stem = name.strip_suffix(SUFFIX).unwrap_or(&name);
-    let [wasm, wat] = ["wasm", "wat"].map(|extension| path.with_file_name(format!("{stem}.{extension}")));
+    // Of the two parts of the suffix, one each.
+    let [wasm, wat] = ["wasm", "wat"].map(|extension| path.with_extension("").with_extension(extension));
     if !wasm.exists() && wat.exists() { wat } else { wasm }
 }
 
@@ -245,7 +244,11 @@ impl RawFile {
     }
 
     fn case(&self, raw: &RawCase, source: &Source) -> Result<Case, Malformed> {
-        let malformed = |problem: &str| source.malformed(Some(raw.name.span()), problem);
+        let malformed = |problem: &str| {
+            // Each begins with its key.
+            let key = problem.split(": ").next().unwrap_or_default();
+            source.malformed(Some(source.value(raw.name.span(), key)), problem)
+        };
         let name = raw.name.get_ref().clone();
         if name.trim().is_empty() || name.chars().any(char::is_control) {
             return Err(malformed("name: must be one line that is not blank"));
@@ -404,13 +407,15 @@ mod tests {
             (case("stdin = { fil = 'x' }"), "dir/x.test.toml:4: case \"c\": stdin: unknown field `fil`"),
             (case("ending = 'exit'"), "dir/x.test.toml:4: case \"c\": ending: unknown variant `exit`"),
             (case("size = 's9'"), "dir/x.test.toml:4: case \"c\": size: \"s9\" is none of s1"),
-            (case("exit = 1\nending = 'trap'"), "dir/x.test.toml:3: case \"c\": exit: not beside `ending`"),
-            (case("fuel = 1\nmax_fuel = 1"), "dir/x.test.toml:3: case \"c\": max_fuel: not beside `fuel`"),
-            (case("max_ms = -1"), "dir/x.test.toml:3: case \"c\": max_ms: "),
-            (case("env = { '' = 'x' }"), "dir/x.test.toml:3: case \"c\": env: \"=x\" has an empty name"),
-            (case("env = { 'a=b' = 'x' }"), "dir/x.test.toml:3: case \"c\": env: \"a=b\" has a `=`"),
-            (case("request = { method = 'FOO' }"), "dir/x.test.toml:3: case \"c\": request.method: must be GET"),
-            (case("request = { headers = { 'a b' = 'x' } }"), "dir/x.test.toml:3: case \"c\": request.headers.a b: "),
+            (case("exit = 1\nending = 'trap'"), "dir/x.test.toml:4: case \"c\": exit: not beside `ending`"),
+            (case("fuel = 1\nmax_fuel = 1"), "dir/x.test.toml:5: case \"c\": max_fuel: not beside `fuel`"),
+            (case("max_ms = -1"), "dir/x.test.toml:4: case \"c\": max_ms: "),
+            (case("env = { '' = 'x' }"), "dir/x.test.toml:4: case \"c\": env: \"=x\" has an empty name"),
+            (case("env = { 'a=b' = 'x' }"), "dir/x.test.toml:4: case \"c\": env: \"a=b\" has a `=`"),
+            (case("request = { method = 'FOO' }"), "dir/x.test.toml:4: case \"c\": request.method: must be GET"),
+            (case("argv = []\n[case.request]\nmethod = 'FOO'"), "dir/x.test.toml:6: case \"c\": request.method: "),
+            (format!("request = {{ method = 'FOO' }}\n{}", case("")), "dir/x.test.toml:1: request.method: "),
+            (case("request = { headers = { 'a b' = 'x' } }"), "dir/x.test.toml:4: case \"c\": request.headers.a b: "),
             (case("[[case]]\nname = 'c'"), "dir/x.test.toml:5: case \"c\": name: another case has it too"),
             ("[[case]]\nname = ' '".to_owned(), "dir/x.test.toml:2: case \" \": name: must be one line"),
         ] {

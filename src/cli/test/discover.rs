@@ -3,6 +3,7 @@
 use super::cases::SUFFIX;
 use crate::cli::exit::{self, NOT_FOUND};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,11 +41,10 @@ pub(super) fn test_files(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> 
 /// The test file that a file is, or that stands beside it.
 fn named(path: &Path) -> anyhow::Result<PathBuf> {
     let shown = path.display();
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let test = if name.ends_with(SUFFIX) {
+    let test = if path.file_name().is_some_and(is_test) {
         path.to_owned()
-    } else if let Some(stem) = name.strip_suffix(".wasm").or_else(|| name.strip_suffix(".wat")) {
-        path.with_file_name(format!("{stem}{SUFFIX}"))
+    } else if path.extension().is_some_and(|extension| extension == "wasm" || extension == "wat") {
+        path.with_extension(SUFFIX.trim_start_matches('.'))
     } else if path.exists() {
         let problem = format_args!("{shown}: neither a *{SUFFIX}, a module with one beside it, nor a directory");
         return Err(exit::with(exit::USAGE, problem));
@@ -58,6 +58,11 @@ fn named(path: &Path) -> anyhow::Result<PathBuf> {
     Err(exit::with(NOT_FOUND, format_args!("{shown}: {problem}")))
 }
 
+/// Names need not be UTF-8.
+fn is_test(name: &OsStr) -> bool {
+    name.as_encoded_bytes().ends_with(SUFFIX.as_bytes())
+}
+
 /// Adds all that is below a directory. Links to directories are not followed: they may lead in circles.
 fn walk(dir: &Path, depth: usize, found: &mut BTreeSet<PathBuf>) -> anyhow::Result<()> {
     let failed = |e: io::Error| anyhow::anyhow!("{}: {e}", dir.display());
@@ -66,13 +71,12 @@ fn walk(dir: &Path, depth: usize, found: &mut BTreeSet<PathBuf>) -> anyhow::Resu
         let entry = entry.map_err(failed)?;
         let (name, kind) = (entry.file_name(), entry.file_type().map_err(failed)?);
         let path = dir.join(&name);
-        let name = name.to_string_lossy();
         if kind.is_dir() {
-            let skipped = name.starts_with('.') || name == "target" || name == "node_modules";
+            let skipped = name.as_encoded_bytes().starts_with(b".") || name == "target" || name == "node_modules";
             if !skipped && depth > 0 {
                 walk(&path, depth - 1, found)?;
             }
-        } else if name.ends_with(SUFFIX) {
+        } else if is_test(&name) {
             found.insert(path);
             anyhow::ensure!(found.len() <= FILES_MAX, "there are more than {FILES_MAX} test files");
         }
@@ -83,7 +87,19 @@ fn walk(dir: &Path, depth: usize, found: &mut BTreeSet<PathBuf>) -> anyhow::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_name_need_not_be_utf_8() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &[u8]| dir.path().join(OsStr::from_bytes(name));
+        fs::write(at(b"\xff.test.toml"), "").unwrap();
+        fs::write(at(b"\xff.wasm"), "").unwrap();
+        for argument in [at(b""), at(b"\xff.wasm")] {
+            assert_eq!(test_files(&[argument]).unwrap(), [at(b"\xff.test.toml")]);
+        }
+    }
 
     #[test]
     fn test_files_are_found_where_people_keep_them() {

@@ -4,9 +4,11 @@ use super::report::{Finished, Status};
 use crate::cli::output;
 use anyhow::Context as _;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// What is known so far: a suite for each test file, in the order in which their first cases ended.
 #[derive(Default)]
@@ -62,11 +64,13 @@ impl Junit {
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     // A link stays one: what it leads to is written.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut partial = path.clone().into_os_string();
-    partial.push(".partial");
-    let written = fs::write(&partial, bytes).and_then(|()| {
+    // Nobody can have put a link there that would be followed.
+    let partial = path.with_file_name(format!(".{}.partial", Uuid::now_v7()));
+    let shown = || format!("{}", path.display());
+    let mut file = File::create_new(&partial).with_context(shown)?;
+    let written = file.write_all(bytes).and_then(|()| {
         if let Ok(now) = fs::metadata(&path) {
-            fs::set_permissions(&partial, now.permissions())?;
+            file.set_permissions(now.permissions())?;
         }
         fs::rename(&partial, &path)
     });
@@ -75,5 +79,5 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
             // What cannot be removed either says the same as what is told.
             let _ = fs::remove_file(&partial);
         })
-        .with_context(|| format!("{}", path.display()))
+        .with_context(shown)
 }

@@ -171,6 +171,13 @@ impl Test {
         let mut junit = self.junit.as_ref().map(|_| Junit::default());
         let mut updates = self.update.then(Updates::default);
         let mut not_run = NotRunAlone::default();
+        let mut tell = |finished: Finished| {
+            if let Some(junit) = &mut junit {
+                junit.add(&finished);
+            }
+            report.case(&finished)
+        };
+        let mut held = Vec::new();
         let mut left = jobs.into_iter();
         let mut running = JoinSet::new();
         loop {
@@ -183,38 +190,60 @@ impl Test {
             let Some(ended) = running.join_next().await else { break };
             let (verdict, job) = ended.context("a case's task did not end")?;
             not_run.see(&verdict);
-            let finished = finish(job, verdict, updates.as_mut());
-            report.case(&finished)?;
-            if let Some(junit) = &mut junit {
-                junit.add(&finished);
+            if let Some(updates) = &mut updates {
+                updates.keep(&job, &verdict);
+            }
+            // What may be updated is known when all have ended.
+            if self.update && !verdict.problems.is_empty() {
+                held.push((job, verdict));
+            } else {
+                tell(finish(job, verdict, None))?;
             }
         }
-        if let Some(updates) = updates {
-            updates.write()?;
+        for (job, verdict) in held {
+            tell(finish(job, verdict, updates.as_mut()))?;
         }
+        let mut not_written = updates.map(Updates::write).unwrap_or_default();
         if let (Some(junit), Some(path)) = (junit, &self.junit) {
-            junit.write(path, began.elapsed())?;
+            not_written.extend(junit.write(path, began.elapsed()).err());
         }
-        Ok(if report.end()? { 0 } else { not_run.status().unwrap_or(FAILED) })
+        let all_passed = report.end()?;
+        not_written.iter().for_each(output::failure);
+        if all_passed {
+            return Ok(if not_written.is_empty() { 0 } else { FAILED });
+        }
+        Ok(not_run.status().unwrap_or(FAILED))
     }
 
     /// Runs cases again as files change, until Ctrl-C.
     async fn watch(&self, local: &Local, mut plan: Plan) -> anyhow::Result<u8> {
+        // What nothing ran for stays to be run: all of it, if the first round could not.
+        let mut all = !plan.malformed.is_empty();
+        let mut changed = BTreeSet::new();
         loop {
             output::note("waits for changes; Ctrl-C ends it");
             let found = || discover::test_files(&self.paths).unwrap_or_default();
-            let changed = plan.stamps.change(found).await;
-            let before = plan.stamps.clone();
+            changed.append(&mut plan.stamps.change(found).await);
+            let mut seen = plan.stamps.again();
+            seen.look(found());
             // What is wrong now may be right after the next change.
-            plan = match self.plan() {
-                Ok(plan) => plan,
+            let ended = match self.plan() {
+                Ok(now) => {
+                    plan = now;
+                    self.round(local, &plan, Some(&changed).filter(|_| !all)).await
+                }
                 Err(error) => {
-                    output::failure(&error);
-                    Plan { stamps: before.again(), ..Plan::default() }
+                    plan = Plan { stamps: seen, ..Plan::default() };
+                    Err(error)
                 }
             };
-            if let Err(error) = self.round(local, &plan, Some(&changed)).await {
-                output::failure(&error);
+            match ended {
+                Ok(_) if plan.malformed.is_empty() => {
+                    all = false;
+                    changed.clear();
+                }
+                Ok(_) => {}
+                Err(error) => output::failure(&error),
             }
         }
     }

@@ -83,7 +83,7 @@ impl Finished {
             case: case.name.clone(),
             status: self.status,
             ending: outcome.map(|outcome| told(outcome, case.given.bounds)),
-            duration_ms: outcome.map(|outcome| ms(outcome.usage.duration)),
+            duration_ms: outcome.map(|outcome| (ms(outcome.usage.duration) * 1e3).round() / 1e3),
             memory_peak: outcome.map(|outcome| outcome.usage.memory_peak_bytes),
             fuel_used: outcome.and_then(|outcome| outcome.usage.fuel),
             details: (!self.details.is_empty()).then(|| self.text()),

@@ -1,13 +1,14 @@
 //! `--update`: what has come becomes what is expected.
 
 use super::cases::{At, TestFile};
-use super::execute::{Job, Problem, Verdict};
+use super::execute::{Job, Problem, Stream, Verdict};
 use super::junit::replace;
 use super::matching::{Expected, Mismatch};
 use anyhow::{Context as _, ensure};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What is to be written once all cases have ended.
@@ -15,6 +16,8 @@ use std::sync::Arc;
 pub(super) struct Updates {
     /// Files that outputs are compared with.
     files: BTreeMap<PathBuf, Vec<u8>>,
+    /// Those that hold what a case has written: new bytes would fail it.
+    kept: BTreeSet<PathBuf>,
     /// Texts in test files.
     texts: BTreeMap<PathBuf, (Arc<TestFile>, Vec<Edit>)>,
 }
@@ -29,6 +32,24 @@ enum Change {
 }
 
 impl Updates {
+    /// Keeps the files that are as a case expects them. To be told of all cases before any is accepted.
+    pub(super) fn keep(&mut self, job: &Job, verdict: &Verdict) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let file = stream.expected(&job.case().expected).and_then(Expected::file);
+            let differs = |problem: &Problem| match problem {
+                Problem::Output(other, mismatch) => *other == stream && !matches!(mismatch, Mismatch::Not(_)),
+                Problem::NotRun(_) => true,
+                Problem::Ended(_) | Problem::Budget(_) => false,
+            };
+            if let Some(file) = file
+                && !verdict.problems.iter().any(differs)
+                && let Ok(file) = fs::canonicalize(job.file.beside(file))
+            {
+                self.kept.insert(file);
+            }
+        }
+    }
+
     /// Accepts what a case has come to.
     ///
     /// # Errors
@@ -37,7 +58,9 @@ impl Updates {
         let changes: Vec<Change> =
             verdict.problems.iter().map(|problem| change(job, verdict, problem)).collect::<Result<_, _>>()?;
         let disagrees = |change: &Change| match change {
-            Change::File(path, bytes) => self.files.get(path).is_some_and(|other| other != bytes),
+            Change::File(path, bytes) => {
+                self.kept.contains(path) || self.files.get(path).is_some_and(|other| other != bytes)
+            }
             Change::Text(_) => false,
         };
         if changes.iter().any(disagrees) {
@@ -56,21 +79,48 @@ impl Updates {
         Ok(())
     }
 
-    /// Writes all of it.
-    ///
-    /// # Errors
-    /// Names the first file that cannot be written, or has changed since it was read.
-    pub(super) fn write(self) -> anyhow::Result<()> {
-        for (path, bytes) in self.files {
-            replace(&path, &bytes)?;
-        }
-        for (path, (file, edits)) in self.texts {
-            let now = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
-            ensure!(now == file.text, "{}: has changed meanwhile, and is not updated", path.display());
-            replace(&path, edited(&file.text, edits).as_bytes())?;
-        }
-        Ok(())
+    /// Writes all of it that can be, and returns what is wrong with the rest.
+    pub(super) fn write(self) -> Vec<anyhow::Error> {
+        let files = self.files.into_iter().map(|(path, bytes)| write_file(&path, &bytes));
+        let texts = self.texts.into_iter().map(|(path, (file, edits))| write_text(&path, &file, edits));
+        files.chain(texts).filter_map(Result::err).collect()
     }
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("{}", dir.display()))?;
+    }
+    replace(path, bytes)
+}
+
+fn write_text(path: &Path, file: &TestFile, edits: Vec<Edit>) -> anyhow::Result<()> {
+    let now = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    ensure!(now == file.text, "{}: has changed meanwhile, and is not updated", path.display());
+    replace(path, edited(&file.text, edits).as_bytes())
+}
+
+/// Where a file is, whatever links lead to it, if it is below its test file: tests are not always written by whoever runs
+/// them.
+fn place(file: &TestFile, named: &Path) -> Result<PathBuf, &'static str> {
+    const OUTSIDE: &str = "the file that it expects is not below the directory of its test file";
+    let mut place = file.beside(named);
+    let mut missing = Vec::new();
+    let mut place = loop {
+        // No directory is named by nothing.
+        let asked = if place.as_os_str().is_empty() { Path::new(".") } else { &place };
+        match fs::canonicalize(asked) {
+            Ok(there) => break there,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => return Err("the file that it expects cannot be looked at"),
+        }
+        // It has none if it ends in `..`, which leads anywhere.
+        missing.push(place.file_name().ok_or(OUTSIDE)?.to_owned());
+        place.pop();
+    };
+    place.extend(missing.iter().rev());
+    let dir = file.beside(Path::new("."));
+    if fs::canonicalize(dir).is_ok_and(|dir| place.starts_with(dir)) { Ok(place) } else { Err(OUTSIDE) }
 }
 
 /// What makes a problem none.
@@ -93,7 +143,7 @@ fn change(job: &Job, verdict: &Verdict, problem: &Problem) -> Result<Change, &'s
         }
         Some(expected) => {
             let file = expected.file().ok_or("nothing of it is exact")?;
-            Ok(Change::File(job.file.beside(file), output))
+            Ok(Change::File(place(&job.file, file)?, output))
         }
         None => Err("nothing of it is exact"),
     }
@@ -180,15 +230,35 @@ mod tests {
         let update = || {
             let edits = vec![(at.clone(), literal("new"))];
             let texts = BTreeMap::from([(path.clone(), (Arc::clone(&file), edits))]);
-            Updates { texts, ..Updates::default() }.write().map_err(|e| e.to_string())
+            Updates { texts, ..Updates::default() }.write().iter().map(ToString::to_string).collect::<String>()
         };
         let theirs = format!("# theirs\n{text}");
         fs::write(&path, &theirs).unwrap();
-        assert!(update().unwrap_err().contains("has changed meanwhile"));
+        assert!(update().contains("has changed meanwhile"));
         assert_eq!(fs::read_to_string(&path).unwrap(), theirs);
         fs::write(&path, text).unwrap();
-        update().unwrap();
+        assert_eq!(update(), "");
         assert_eq!(fs::read_to_string(&path).unwrap(), text.replace("'old'", "\"new\""));
+    }
+
+    #[test]
+    fn only_what_is_below_a_test_file_is_a_place_to_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(dir.path()).unwrap();
+        let tests = root.join("tests");
+        fs::create_dir_all(tests.join("sub")).unwrap();
+        std::os::unix::fs::symlink(&root, tests.join("up")).unwrap();
+        std::os::unix::fs::symlink("sub", tests.join("same")).unwrap();
+        let path = tests.join("x.test.toml");
+        let file = TestFile::parse(&path, "[[case]]\nname = 'c'\n".to_owned()).unwrap();
+        for (named, is_at) in
+            [("out", "out"), ("new/dir/./out", "new/dir/out"), ("same/out", "sub/out"), ("../tests/out", "out")]
+        {
+            assert_eq!(place(&file, Path::new(named)), Ok(tests.join(is_at)), "{named}");
+        }
+        for named in ["../out", "up/out", "/out", "new/../../out", ".."] {
+            assert!(place(&file, Path::new(named)).is_err(), "{named}");
+        }
     }
 
     proptest! {

@@ -29,18 +29,24 @@ impl Source<'_> {
         let (case, key) = self.place(start);
         let case = case.map(|name| format!("case {name:?}: ")).unwrap_or_default();
         // Many say it themselves.
-        let key = key.filter(|key| !problem.starts_with(&format!("{key}:"))).map(|key| format!("{key}: "));
+        let said = problem.split_once(": ").map(|(said, _)| said);
+        let key = key.filter(|key| said.is_none_or(|said| !key.starts_with(said))).map(|key| format!("{key}: "));
         Malformed(format!("{path}:{line}: {case}{}{problem}", key.unwrap_or_default()))
+    }
+
+    /// Where a value is written: in the case of that name, or else for all of them; where the name is, if nowhere.
+    pub(super) fn value(&self, name: Range<usize>, path: &str) -> Range<usize> {
+        let Ok(table) = DeTable::parse(self.text) else { return name };
+        let table = table.into_inner();
+        let case = case_at(&table, name.start);
+        case.into_iter().chain([&table]).find_map(|table| written(table, path)).unwrap_or(name)
     }
 
     /// The case that a place belongs to, and the key whose value it is in.
     fn place(&self, at: usize) -> (Option<String>, Option<String>) {
         let Ok(table) = DeTable::parse(self.text) else { return (None, None) };
         let table = table.into_inner();
-        let cases = table.get("case").and_then(|cases| cases.get_ref().as_array());
-        // The span of a `[[case]]` is not that of all that it holds.
-        let case = cases.and_then(|cases| cases.iter().rfind(|case| case.span().start <= at));
-        match case.and_then(|case| case.get_ref().as_table()) {
+        match case_at(&table, at) {
             Some(case) => {
                 let name = case.get("name").and_then(|name| name.get_ref().as_str());
                 (name.map(str::to_owned), key(case, at).filter(|key| key != "name"))
@@ -48,6 +54,20 @@ impl Source<'_> {
             None => (None, key(&table, at)),
         }
     }
+}
+
+fn case_at<'a, 'text>(table: &'a DeTable<'text>, at: usize) -> Option<&'a DeTable<'text>> {
+    let cases = table.get("case")?.get_ref().as_array()?;
+    // The span of a `[[case]]` is not that of all that it holds.
+    cases.iter().rfind(|case| case.span().start <= at)?.get_ref().as_table()
+}
+
+/// Where the value of `a.b` is, or at least that of `a`.
+fn written(table: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
+    let (key, rest) = path.split_once('.').unwrap_or((path, ""));
+    let value = table.get(key)?;
+    let inner = value.get_ref().as_table().and_then(|table| written(table, rest));
+    Some(inner.unwrap_or_else(|| value.span()))
 }
 
 /// The path of the key whose value a place is in.
