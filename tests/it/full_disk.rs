@@ -162,7 +162,8 @@ fn many_who_fill_the_disk_at_once_leave_room_for_deleting() {
                 });
             }
         });
-        assert_eq!(size(&ballast), before);
+        // It gives way to what is folded into the store, and takes back most of what is left then.
+        assert!(size(&ballast) >= before / 4 * 3, "{} of {before}", size(&ballast));
         let waiting = server.list(&target);
         assert!(waiting.len() > 5, "{}", waiting.len());
         for call in waiting.iter().take(3) {
