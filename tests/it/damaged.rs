@@ -106,7 +106,7 @@ fn a_call_that_has_changed_while_it_waited_stops_the_server() {
     flip(&server.data, "a marked body");
     let mut server = server.restart(&[]);
     assert_eq!(server.ended().code(), Some(1));
-    let named = format!("calls ({}): its checksum is wrong", call.id);
+    let named = format!("hyperfunc.db: calls ({}): its checksum is wrong", call.id);
     assert!(server.log().contains(&named), "{}", server.log());
 }
 

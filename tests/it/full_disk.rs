@@ -162,8 +162,7 @@ fn many_who_fill_the_disk_at_once_leave_room_for_deleting() {
                 });
             }
         });
-        // It gives way to what is folded into the store, and takes back most of what is left then.
-        assert!(size(&ballast) >= before / 4 * 3, "{} of {before}", size(&ballast));
+        assert_eq!(size(&ballast), before);
         let waiting = server.list(&target);
         assert!(waiting.len() > 5, "{}", waiting.len());
         for call in waiting.iter().take(3) {

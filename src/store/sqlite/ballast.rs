@@ -48,7 +48,7 @@ impl Ballast {
         self.bytes
     }
 
-    /// Takes its room, or most of what there is, and answers whether there is some beside it. Where there can be no
+    /// Takes its room, or where there is less most of that, and answers whether there is some beside it. Where there can be no
     /// ballast there is: the disk has to be tried.
     pub(super) fn leaves_room(&self) -> bool {
         self.take().unwrap_or(true)
@@ -69,7 +69,8 @@ impl Ballast {
         let free = disk.f_bavail * disk.f_frsize;
         // Not its length: a copy of it may hold nothing.
         let held = fs::metadata(&self.path).map_or(0, |file| file.blocks() * 512);
-        let wanted = self.bytes.min(held + free / 4 * 3);
+        // Where there is no room for all of it, the rest is for whoever folds the log.
+        let wanted = if held + free >= self.bytes { self.bytes } else { held + free / 4 * 3 };
         if held < wanted {
             let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
             match fallocate(&file, FallocateFlags::empty(), 0, wanted).map_err(io::Error::from) {
