@@ -12,11 +12,11 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Why a management request is refused before anything looks at what it asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Denied {
-    #[error("Host: management is open to this machine alone: call it localhost, 127.0.0.1 or [::1]")]
+    #[error("Host: open to this machine alone: call it localhost, 127.0.0.1 or [::1]")]
     Host,
-    #[error("Origin: management is not open to pages of other sites")]
+    #[error("Origin: not open to pages of other sites")]
     Origin,
-    #[error("Sec-Fetch-Site: management is not open to pages of other sites")]
+    #[error("Sec-Fetch-Site: not open to pages of other sites")]
     Site,
     #[error("Content-Type: a body is sent as application/json or application/wasm")]
     MediaType,
@@ -24,10 +24,7 @@ pub(super) enum Denied {
 
 /// Checks a management request by its headers; see the module.
 pub(super) fn open_to_this_machine(headers: &HeaderMap) -> Result<(), Denied> {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).ok_or(Denied::Host)?;
-    if !is_this_machine(host) {
-        return Err(Denied::Host);
-    }
+    let host = called_as_this_machine(headers)?;
     let own = |origin: &str| origin.strip_prefix("http://").is_some_and(|origin| origin.eq_ignore_ascii_case(host));
     if !all(headers, &ORIGIN, own) {
         return Err(Denied::Origin);
@@ -40,6 +37,12 @@ pub(super) fn open_to_this_machine(headers: &HeaderMap) -> Result<(), Denied> {
         return Err(Denied::MediaType);
     }
     Ok(())
+}
+
+/// The `Host` of a request, if it is a name of this machine.
+pub(super) fn called_as_this_machine(headers: &HeaderMap) -> Result<&str, Denied> {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    host.filter(|host| is_this_machine(host)).ok_or(Denied::Host)
 }
 
 /// Whether every value of a header, if there is any, is allowed.

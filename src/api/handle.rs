@@ -1,7 +1,7 @@
 //! Route to verb to answer: one short function a route.
 
 use super::answer::{self, Answer};
-use super::auth::{is_media_type, open_to_this_machine};
+use super::auth::{called_as_this_machine, is_media_type, open_to_this_machine};
 use super::body::{self, Ends, Reader, check_framing};
 use super::delivery::Deliveries;
 use super::error::Error;
@@ -89,7 +89,13 @@ impl Handler {
         let is_root = self.api.root.is_some() && parts.uri.path() == "/";
         let path = if is_root { None } else { Some(Path::decode(parts.uri.path())?) };
         check_framing(parts).map_err(Error::Framing)?;
-        let Some(path) = path else { return Ok(route::root(&parts.method)?) };
+        let Some(path) = path else {
+            // No address is needed there. A foreign page whose DNS was rebound could read what only this machine may.
+            if self.ends.local.ip().is_loopback() {
+                called_as_this_machine(&parts.headers)?;
+            }
+            return Ok(route::root(&parts.method)?);
+        };
         match path.face() {
             Some(face) if !self.faces.serve(face) => return Err(self.no_route().into()),
             Some(Face::Management) => open_to_this_machine(&parts.headers)?,

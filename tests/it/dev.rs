@@ -2,13 +2,13 @@
 
 use crate::harness::program::{Follower, ended};
 use crate::harness::{Connection, Reply, Request, binary, eventually, guests};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -380,6 +380,54 @@ fn a_signal_ends_it_and_leaves_nothing_behind() {
         assert_eq!(dev.left(), 0);
         // Ended with its function, or cut off.
         assert!(waiting.try_reply().is_none_or(|reply| reply.status == 500));
+    }
+}
+
+/// Ended, whatever becomes of the test.
+struct Unread(Child);
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_reader_that_has_stopped_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("f.wasm");
+    fs::write(&file, guests::writes(2, 60_000)).unwrap();
+    let mut command = command(dir.path());
+    let mut dev = Unread(command.args(["--listen", "127.0.0.1:0"]).arg(&file).spawn().unwrap());
+    let mut told = BufReader::new(dev.0.stdout.take().unwrap());
+    let mut line = String::new();
+    told.read_line(&mut line).unwrap();
+    let address = line.trim_end().trim_end_matches('/').split_once("http://").unwrap().1.parse().unwrap();
+    let call = || Request::new(address, "POST", "/").send().expect(200);
+    // Far more than a pipe holds, and nobody reads on.
+    for _ in 0..10 {
+        call();
+    }
+    for text in ["new", "newer"] {
+        fs::write(&file, guests::prints(text)).unwrap();
+        assert_eq!(call().text(), text);
+    }
+    kill_process(Pid::from_child(&dev.0), Signal::INT).unwrap();
+    eventually("it ends", || dev.0.try_wait().unwrap().is_some());
+    assert_eq!(dev.0.wait().unwrap().code(), Some(130));
+    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_page_whose_dns_was_rebound_reads_nothing() {
+    let dev = Dev::serve(guests::prints("for this machine"));
+    for (host, status) in
+        [("localhost:1", 200), ("[::1]", 200), ("evil.example", 403), ("127.0.0.1.evil.example:80", 403)]
+    {
+        let reply = dev.request("GET", "/").header("Host", host).send().expect(status);
+        assert_eq!(reply.text().contains("for this machine"), status == 200, "{host}");
     }
 }
 

@@ -110,6 +110,7 @@ pub(super) struct Request {
     headers: BTreeMap<String, String>,
 }
 
+// A case has the keys of its file once more: serde refuses unknown keys only of what it does not flatten.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFile {
