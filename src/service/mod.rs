@@ -284,6 +284,8 @@ impl Service {
     pub async fn failed(&self) -> String {
         let mut broken = self.0.broken.subscribe();
         tokio::select! {
+            // What a store has failed of is the reason, and what its users make of it a consequence.
+            biased;
             reason = self.0.store.failed() => reason,
             reason = self.0.files.failed() => reason,
             // The sender is in here: this is ready only with a reason.

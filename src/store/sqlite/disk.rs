@@ -163,22 +163,18 @@ impl Disk {
 
     /// Draws the consequences, before anybody hears of it.
     fn learn(&mut self, fate: Fate) -> Fate {
-        match fate {
-            Fate::Committed | Fate::Locked => fate,
+        match &fate {
+            Fate::Committed | Fate::Locked => {}
+            Fate::DiskFull if self.is_full => {}
             Fate::DiskFull => {
-                if !self.is_full {
-                    tracing::warn!("the disk is full: only what makes room is written");
-                    self.is_full = true;
-                }
-                fate
+                tracing::warn!("the disk is full: only what makes room is written");
+                self.is_full = true;
             }
             Fate::Failed(reason) => {
-                // Whoever hears of it first, hears where.
-                let reason = format!("{}: {reason}", self.shown);
-                self.failed.send_replace(Some(reason.clone()));
-                Fate::Failed(reason)
+                self.failed.send_replace(Some(format!("{}: {reason}", self.shown)));
             }
         }
+        fate
     }
 
     /// Folds a long log into the file, and if a batch has `made_room` also one that the file is cut with. On a full disk,
